@@ -1,0 +1,93 @@
+"""`python -m normbench [-m] key=value …`: overrides in, runs out."""
+
+import os
+import shlex
+import sys
+import traceback
+
+from normbench.errors import UserError
+
+
+def main() -> int:
+    """Run what the command line says. Exit status: 0 done, 1 a run failed, 2 a mistake in the input, 128+n signal n."""
+    command = sys.argv[1:]
+    os.environ.setdefault("NORMBENCH_COMMAND", shlex.join(["python", "-m", "normbench", *command]))
+    try:
+        return _main(command)
+    except UserError as error:
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"normbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before or between runs; a run under way writes its checkpoint first
+        return 130
+
+
+def _main(command: list[str]) -> int:
+    from hydra._internal.utils import get_args_parser
+
+    from normbench.cli import help_text, normalize, plan
+
+    arguments = get_args_parser().parse_args(command)
+    if arguments.help:
+        print(help_text())
+        return 0
+    overrides = normalize(arguments.overrides)
+    flags = [word for word in command if word not in arguments.overrides]
+    if arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion:
+        _hydra(flags + overrides, lambda config: None)
+        return 0
+
+    jobs, multirun, overrides = plan(overrides, arguments.multirun)
+    from normbench.config import resolve
+    from normbench.report import print_run, print_sweep
+    from normbench.training.processes import launched
+    from normbench.training.run import execute
+    from normbench.training.signals import Stopped
+
+    for job in jobs:
+        resolve(job.config, launched())  # every mistake of a sweep shows before its first run
+    try:
+        if not multirun:
+            result = execute(jobs[0].config)
+            print_run(result, jobs[0].config)
+            return 0
+        failures: dict[str, str] = {}
+        flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
+        _hydra(["--multirun", *flags, *overrides], lambda config: _attempt(config, failures))
+        return print_sweep([job.config for job in jobs], failures)
+    except Stopped as stopped:
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
+        return stopped.exit_status
+
+
+def _attempt(config, failures: dict[str, str]) -> None:
+    """One run of a sweep: its failure is told and kept, and stops nothing."""
+    from normbench.records.identity import run_id
+    from normbench.config import resolve
+    from normbench.report import print_line
+    from normbench.training.run import execute
+
+    try:
+        print_line(execute(config))
+    except UserError as error:
+        failures[run_id(resolve(config))] = str(error)
+        print(f"normbench: {error}", file=sys.stderr)
+    except Exception as error:
+        failures[run_id(resolve(config))] = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+
+
+def _hydra(arguments: list[str], task) -> None:
+    """Hand over to Hydra, with its whole traceback for what goes wrong."""
+    import hydra
+
+    from normbench.config import conf_dir
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    sys.argv = ["normbench", *arguments]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""From what the user typed to a configuration that is known to be right: composed by Hydra, checked here, key by key.
+
+Every check ends in an InputError that names the key, the value and the choices, before any work starts.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from normbench.data import patterns
+from normbench.errors import InputError, choices_text
+from normbench.models import MODELS, build_model
+from normbench.norms import ACTIVATIONS, NORMS, Layers
+
+GROUPS = ("model", "norm", "data", "augment", "optim", "experiment")
+# What cannot change a result beyond rounding is no part of a run's identity.
+NOT_IDENTITY = (
+    "device",
+    "deterministic",
+    "threads",
+    "output",
+    "force",
+    "study",
+    "checkpoint_seconds",
+    "evaluation.batch_size",
+    "logging",
+    "data.root",
+)
+TRAINING_IMAGES = {"cifar10": (50_000, 10_000), "patterns": (patterns.TRAIN, patterns.TEST)}
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a config group: the names of its files."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@cache
+def _load(relative: str) -> DictConfig:
+    return OmegaConf.load(conf_dir() / relative)
+
+
+def default_config(chosen: dict[str, str]) -> DictConfig:
+    """config.yaml with these choices of its groups and no other change, interpolations unresolved."""
+    base = _load("config.yaml")
+    config = OmegaConf.create({key: value for key, value in base.items() if key not in ("defaults", "hydra")})
+    for group, choice in chosen.items():
+        config = OmegaConf.merge(config, {group: _load(f"{group}/{choice}.yaml")})
+    return config
+
+
+def default_choices() -> dict[str, str]:
+    """Group → choice, of config.yaml's defaults list."""
+    entries = [dict(entry) for entry in _load("config.yaml").defaults if isinstance(entry, DictConfig)]
+    return {group: choice for entry in entries for group, choice in entry.items() if group in GROUPS and choice}
+
+
+def flatten(config, prefix="") -> dict[str, object]:
+    """Dotted key → value of the leaves; lists count as leaves."""
+    leaves = {}
+    for key, value in config.items():
+        if isinstance(value, DictConfig | dict):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = list(value) if isinstance(value, ListConfig) else value
+    return leaves
+
+
+# --- What each key takes: a function that says what is wrong with a value, or None. -----------------------------------
+
+Check = Callable[[object], str | None]
+
+
+def is_integer(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def integer(low: int, high: int | None = None) -> Check:
+    text = f"must be an integer ≥ {low}" if high is None else f"must be an integer from {low} to {high}"
+    return lambda v: None if is_integer(v) and v >= low and (high is None or v <= high) else text
+
+
+def number(test: Callable[[float], bool], words: str) -> Check:
+    return lambda v: None if is_number(v) and test(v) else f"must be a number {words}"
+
+
+def one_of(options) -> Check:
+    return lambda v: None if isinstance(v, str) and v in options else choices_text(v, options)
+
+
+def boolean(v) -> str | None:
+    return None if isinstance(v, bool) else "must be true or false"
+
+
+def text(v) -> str | None:
+    return None if isinstance(v, str) and v else "must be a name"
+
+
+def optional(check: Check) -> Check:
+    def checked(v):
+        wrong = None if v is None else check(v)
+        return wrong and f"{wrong}, or null"
+
+    return checked
+
+
+def either(word: str, check: Check) -> Check:
+    def checked(v):
+        wrong = None if v == word else check(v)
+        return wrong and f"{wrong}, or {word}"
+
+    return checked
+
+
+def device_name(v) -> str | None:
+    if v in ("auto", "cpu", "cuda") or (isinstance(v, str) and v.startswith("cuda:") and v[5:].isdigit()):
+        return None
+    return "choices: auto, cpu, cuda, cuda:N"
+
+
+def rising_shares(v) -> str | None:
+    good = isinstance(v, list) and all(is_number(x) and 0 < x < 1 for x in v) and v == sorted(v)
+    return None if good else "must be a list of rising numbers between 0 and 1, like [0.5,0.75]"
+
+
+def two_betas(v) -> str | None:
+    good = isinstance(v, list) and len(v) == 2 and all(is_number(x) and 0 <= x < 1 for x in v)
+    return None if good else "must be two numbers, each 0 ≤ β < 1, like [0.9,0.999]"
+
+
+POSITIVE = number(lambda v: v > 0, "> 0")
+NOT_NEGATIVE = number(lambda v: v >= 0, "≥ 0")
+SHARE = number(lambda v: 0 <= v < 1, "from 0 to below 1")
+
+CHECKS: dict[str, Check] = {
+    "batch_size": integer(1),
+    "epochs": integer(1),
+    "seed": integer(0),
+    "replicates": integer(1),
+    "stack": either("auto", integer(1)),
+    "lr_scaling": one_of(("linear", "sqrt", "none")),
+    "study": optional(text),
+    "device": device_name,
+    "precision": one_of(("auto", "float32", "bfloat16", "float64")),
+    "deterministic": boolean,
+    "threads": integer(0),
+    "output": text,
+    "force": boolean,
+    "checkpoint_seconds": NOT_NEGATIVE,
+    "model.name": one_of(MODELS),
+    "model.width": integer(1),
+    "model.depth": integer(1),
+    "model.activation": one_of(ACTIVATIONS),
+    "model.dropout": SHARE,
+    "model.init_scale": POSITIVE,
+    "model.zero_init_residual": boolean,
+    "norm.name": one_of(NORMS),
+    "data.name": one_of(TRAINING_IMAGES),
+    "data.root": optional(text),
+    "data.val_size": integer(1),
+    "data.train_size": optional(integer(1)),
+    "data.test_size": optional(integer(1)),
+    "data.split_seed": integer(0),
+    "augment.name": text,
+    "augment.crop": integer(0, 31),
+    "augment.flip": boolean,
+    "augment.mixup": NOT_NEGATIVE,
+    "augment.label_smoothing": SHARE,
+    "optim.name": one_of(("sgd", "adamw")),
+    "optim.lr": POSITIVE,
+    "optim.momentum": SHARE,
+    "optim.nesterov": boolean,
+    "optim.betas": two_betas,
+    "optim.eps": POSITIVE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "optim.schedule": one_of(("cosine", "step", "constant")),
+    "optim.warmup_samples": optional(integer(0)),
+    "optim.milestones": rising_shares,
+    "optim.gamma": number(lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "optim.clip_norm": optional(POSITIVE),
+    "evaluation.batch_size": integer(1),
+    "evaluation.precise_images": integer(0),
+    "logging.progress": one_of(("auto", "bar", "lines", "none")),
+    "logging.tensorboard": boolean,
+    "logging.histogram_epochs": integer(0),
+    "logging.grad_norm_steps": integer(1),
+}
+
+TYPE_CHECKS: dict[type, Check] = {
+    int: lambda v: None if is_integer(v) else "must be an integer",
+    float: lambda v: None if is_number(v) else "must be a number",
+    bool: boolean,
+    str: text,
+}
+
+
+def norm_checks(norm: str) -> dict[str, Check]:
+    """The types of a method's options; their ranges are the layers' own to know."""
+    checks = {f"norm.{key}": TYPE_CHECKS[kind] for key, (kind, _) in NORMS[norm].options().items()}
+    if "norm.momentum" in checks:
+        checks["norm.momentum"] = either("scaled", checks["norm.momentum"])
+    return checks
+
+
+# --- The whole configuration. -----------------------------------------------------------------------------------------
+
+
+def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
+    """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
+
+    config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in which
+    device, precision, stack, norm.momentum and optim.warmup_samples are settled. Raises InputError.
+    """
+    try:
+        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    except Exception as error:  # an interpolation that the user wrote
+        raise InputError("configuration", "…", " ".join(str(error).split())) from None
+    checks = CHECKS | norm_checks(_checked_name(config, "norm", NORMS))
+    for key, value in flatten(config).items():
+        if key not in checks:
+            raise InputError(key, value, f"unknown key; {choices_text(key, checks)}")
+        if wrong := checks[key](value):
+            raise InputError(key, value, wrong)
+
+    _check_data(config)
+    if config.batch_size % processes:
+        raise InputError("batch_size", config.batch_size, f"must be divided by the {processes} processes that share it")
+    if config.optim.get("nesterov") and config.optim.momentum == 0:
+        raise InputError("optim.nesterov", True, "needs optim.momentum > 0")
+    ghost = config.norm.get("ghost_size")
+    if ghost is not None and (ghost < 1 or (config.batch_size // processes) % ghost):
+        raise InputError("norm.ghost_size", ghost, f"must divide batch_size={config.batch_size // processes}")
+    _settle(config, processes)
+    _check_model(
+        OmegaConf.to_yaml(config.model), OmegaConf.to_yaml(config.norm), min(config.batch_size // processes, 2)
+    )
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def _checked_name(config, group, known) -> str:
+    name = config.get(group, {}).get("name")
+    if name not in known:
+        raise InputError(f"{group}.name", name, choices_text(name, known))
+    return name
+
+
+def _check_data(config) -> None:
+    data, (train, test) = config.data, TRAINING_IMAGES[config.data.name]
+    if data.val_size >= train:
+        raise InputError(
+            "data.val_size", data.val_size, f"{data.name} has {train} training images; at most {train - 1}"
+        )
+    if (data.train_size or 1) > train - data.val_size:
+        raise InputError(
+            "data.train_size", data.train_size, f"the training split has {train - data.val_size} images, or null"
+        )
+    if (data.test_size or 1) > test:
+        raise InputError("data.test_size", data.test_size, f"{data.name} has {test} test images, or null")
+    if config.batch_size > train_images(config):
+        raise InputError("batch_size", config.batch_size, f"the training split has {train_images(config)} images")
+    total = config.epochs * samples_per_epoch(config)
+    if (config.optim.warmup_samples or 0) >= total:
+        raise InputError("optim.warmup_samples", config.optim.warmup_samples, f"training sees {total} samples in all")
+
+
+def train_images(config) -> int:
+    """Images in the training split of a configuration."""
+    return config.data.train_size or TRAINING_IMAGES[config.data.name][0] - config.data.val_size
+
+
+def samples_per_epoch(config) -> int:
+    """Images an epoch sees: the last incomplete batch is dropped."""
+    return train_images(config) // config.batch_size * config.batch_size
+
+
+def _settle(config, processes) -> None:
+    cuda = torch.cuda.is_available()
+    if config.device == "auto":
+        config.device = "cuda" if cuda else "cpu"
+    elif config.device != "cpu" and not cuda:
+        raise InputError("device", config.device, "this machine has no CUDA device; choices: auto, cpu")
+    elif config.device.startswith("cuda:") and int(config.device[5:]) >= torch.cuda.device_count():
+        raise InputError("device", config.device, f"this machine has {torch.cuda.device_count()} CUDA devices")
+    on_cpu = config.device == "cpu"
+    if config.precision == "auto":
+        config.precision = "float32" if on_cpu else "bfloat16"
+    if config.stack == "auto":
+        # On the CPU a batch of 32 images keeps the cores busy, and grouped convolutions cost more than they save.
+        config.stack = max(1, 32 // config.batch_size) if on_cpu else config.replicates
+    config.stack = min(config.stack, config.replicates)
+    if config.norm.get("momentum") == "scaled":
+        local = config.batch_size if config.norm.name == "sync_batch" else config.batch_size // processes
+        config.norm.momentum = 1 - 0.9 ** (config.norm.get("ghost_size", local) / 128)
+    if config.optim.warmup_samples is None:
+        config.optim.warmup_samples = config.epochs * samples_per_epoch(config) // 20
+
+
+def norm_options(config) -> dict:
+    return {key: value for key, value in config.norm.items() if key != "name"}
+
+
+def make_model(config, seeds):
+    """The network of a resolved configuration, a replicate a seed, on the CPU in float32. Raises InputError."""
+    options = {
+        key: value for key, value in config.model.items() if key not in ("name", "activation", "zero_init_residual")
+    }
+    layers = Layers(
+        config.norm.name,
+        norm_options(config),
+        replicates=len(seeds),
+        activation=config.model.activation,
+        zero_init_residual=config.model.zero_init_residual,
+    )
+    return build_model(config.model.name, layers, seeds, **options)
+
+
+@cache
+def _check_model(model_yaml: str, norm_yaml: str, batch: int) -> None:
+    """Build the network and train it on nothing once: options out of range, statistics of a single value show here."""
+    config = OmegaConf.create({"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml)})
+    with torch.no_grad():
+        make_model(config, [0]).train()(torch.zeros(batch, 3, 32, 32))
+
+
+def cpu_threads(config) -> int:
+    return config.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or torch.get_num_threads()

@@ -1,0 +1,94 @@
+"""The networks by name, their initialization, and the way between one replicate and many.
+
+A model asks the layer factory for everything and sees one replicate of C channels. Its options are the keyword-only
+parameters of its constructor. Input N×(R·3)×H×W, output (logits) R×N×classes.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from normbench.errors import InputError, choices_text
+from normbench.models.inception import Inception
+from normbench.models.resnet import CifarResNet, ResNet18
+from normbench.models.vgg import VGG
+from normbench.norms import Layers
+from normbench.norms.plain import Conv2d, Linear
+
+__all__ = ["MODELS", "build_model", "initialize", "stack_states", "take_replicate"]
+
+MODELS: dict[str, Callable] = {
+    **{f"resnet{depth}": partial(CifarResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    "resnet18": ResNet18,
+    "inception": Inception,
+    "vgg": VGG,
+}
+
+
+def build_model(
+    name: str,
+    layers: Layers,
+    seeds=(0,),
+    *,
+    init_scale: float = 1.0,
+    num_classes: int = 10,
+    dropout: float = 0.0,
+    **options,
+) -> nn.Module:
+    """A network of one replicate per seed, each initialized as it would be alone, bit for bit.
+
+    name: in MODELS; options: the model's own (`width`, `depth`). layers: the factory, made for len(seeds) replicates.
+    seeds: integers or torch generators' seeds, one a replicate. init_scale: factor on He's standard deviation.
+    Raises InputError, its key within `model` or `norm`.
+    """
+    if name not in MODELS:
+        raise InputError("model", name, f"unknown model; {choices_text(name, MODELS)}")
+    try:
+        with torch.random.fork_rng(devices=[]):  # the layers' own first draws are overwritten: leave no trace of them
+            model = MODELS[name](layers, num_classes=num_classes, dropout=dropout, **options)
+    except InputError as error:
+        raise error if "." in error.key or error.key == "norm" else error.within("model") from None
+    initialize(model, seeds, gain=_gain(layers.activation) * init_scale)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _gain(activation: str) -> float:
+    """√2 for the half-rectifiers (He et al. 2015, arXiv 1502.01852), 1 for the saturating (Glorot & Bengio 2010)."""
+    return 1.0 if activation in ("sigmoid", "tanh") else math.sqrt(2)
+
+
+def initialize(model: nn.Module, seeds, gain: float = math.sqrt(2)) -> None:
+    """Draw every weight of every replicate from its own generator, seeded with its seed.
+
+    Convolutions: normal, standard deviation gain/√fan_in. Linear: uniform ±1/√fan_in. Biases 0, norms at their start.
+    Only these weights are drawn, in the order of the modules: the same seed starts every method from the same filters.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Conv2d | Linear)]
+    parts = {id(layer): [] for layer in layers}
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        for layer in layers:
+            shape = (layer.weight.shape[0] // len(seeds), *layer.weight.shape[1:])
+            if isinstance(layer, Linear):
+                bound = 1 / math.sqrt(layer.in_features)
+                weight = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+            else:
+                weight = torch.empty(shape).normal_(0, gain / math.sqrt(math.prod(shape[1:])), generator=generator)
+            parts[id(layer)].append(weight)
+    for layer in layers:
+        layer.set_filters(torch.cat(parts[id(layer)]))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def stack_states(states: list[dict]) -> dict:
+    """The state dict of R replicates side by side from R state dicts of one replicate each."""
+    return {key: torch.cat([state[key] for state in states]) for key in states[0]}
+
+
+def take_replicate(state: dict, index: int, replicates: int) -> dict:
+    """The state dict of replicate `index` alone out of that of R side by side."""
+    return {key: value.chunk(replicates)[index].clone() for key, value in state.items()}

@@ -1,0 +1,162 @@
+"""The layers every method starts from, each able to hold R replicates side by side.
+
+The replicate axis. R replicates (seeds) train as ONE network: a feature map of C channels is a tensor N×(R·C)×H×W whose
+channels r·C … (r+1)·C−1 belong to replicate r. Every parameter and buffer carries the replicates outermost in its first
+axis, so that stacking R networks is `torch.cat` over their state dicts, and taking one out is `chunk`.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from normbench.errors import InputError
+
+
+class Conv2d(nn.Conv2d):
+    """torch's convolution, grouped by replicate: weight (R·out_channels)×in_channels×k×k, R×C channels in and out.
+
+    `filters()` is what the convolution multiplies with: the hook of every weight normalization.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, *, replicates=1, groups=1, **conv_options):
+        super().__init__(
+            replicates * in_channels, replicates * out_channels, kernel_size, groups=replicates * groups, **conv_options
+        )
+
+    def filters(self) -> torch.Tensor:
+        return self.weight
+
+    def set_filters(self, filters: torch.Tensor) -> None:
+        """Start from these filters (initialization)."""
+        with torch.no_grad():
+            self.weight.copy_(filters)
+
+    def forward(self, x):
+        return self._conv_forward(x, self.filters(), self.bias)
+
+
+class Linear(nn.Module):
+    """R linear layers as one batched product: weight R×out×in, input N×(R·in), output R×N×out."""
+
+    def __init__(self, in_features, out_features, *, replicates=1):
+        super().__init__()
+        self.in_features, self.out_features, self.replicates = in_features, out_features, replicates
+        self.weight = nn.Parameter(torch.empty(replicates, out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(replicates, out_features))
+
+    def filters(self) -> torch.Tensor:
+        return self.weight
+
+    def set_filters(self, filters: torch.Tensor) -> None:
+        with torch.no_grad():
+            self.weight.copy_(filters)
+
+    def forward(self, x):
+        x = x.unflatten(1, (self.replicates, self.in_features)).transpose(0, 1)
+        return torch.matmul(x, self.filters().transpose(1, 2)) + self.bias.unsqueeze(1)
+
+
+def _per_replicate(x, replicates):
+    """N×(R·C)×H×W as N×H×W×R×C: a view where x is channels_last."""
+    return x.permute(0, 2, 3, 1).unflatten(-1, (replicates, -1))
+
+
+def _side_by_side(x):
+    """The way back: N×H×W×R×C as N×(R·C)×H×W, channels_last."""
+    return x.flatten(-2).permute(0, 3, 1, 2)
+
+
+class PadShortcut(nn.Module):
+    """The parameter-free residual shortcut: every stride-th position, new channels filled with zeros.
+
+    He et al. 2015, arXiv 1512.03385, §4.2 (option A).
+    """
+
+    def __init__(self, new_channels: int, stride: int, replicates: int = 1):
+        super().__init__()
+        self.new_channels, self.stride, self.replicates = new_channels, stride, replicates
+
+    def forward(self, x):
+        x = _per_replicate(x[:, :, :: self.stride, :: self.stride], self.replicates)
+        return _side_by_side(F.pad(x, (0, self.new_channels)))
+
+
+class Concatenate(nn.Module):
+    """Concatenation of feature maps along the channels of each replicate."""
+
+    def __init__(self, replicates: int = 1):
+        super().__init__()
+        self.replicates = replicates
+
+    def forward(self, maps):
+        if self.replicates == 1:
+            return torch.cat(maps, 1)
+        return _side_by_side(torch.cat([_per_replicate(x, self.replicates) for x in maps], -1))
+
+
+class ResidualScalar(nn.Module):
+    """SkipInit: one learnable scalar per replicate on a residual branch, 0 at the start.
+
+    De & Smith 2020, arXiv 2002.10444, §4: identity at initialization, whatever the depth.
+    """
+
+    def __init__(self, replicates=1, *, initial: float = 0.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((replicates,), float(initial)))
+
+    def forward(self, x):
+        replicates = self.scale.numel()
+        return x * self.scale.repeat_interleave(x.shape[1] // replicates).view(1, -1, 1, 1)
+
+
+class Norm(nn.Module):
+    """What normalization layers share: ε, and per channel the scale γ (`weight`) and shift β (`bias`), each of R·C.
+
+    num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root.
+    """
+
+    def __init__(self, num_channels: int, replicates: int, eps: float, affine: bool):
+        super().__init__()
+        if not eps >= 0:
+            raise InputError("eps", eps, "must be a number ≥ 0")
+        self.num_channels, self.replicates, self.eps = num_channels, replicates, eps
+        channels = replicates * num_channels
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def extra_repr(self):
+        return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, affine={self.weight is not None}"
+
+
+def require_values(count: int, key: str, value, what: str) -> None:
+    """Refuse a statistic of a single value: its variance is 0 whatever the input, and the output would be β alone.
+
+    key, value: the option to blame.
+    """
+    if count < 2:
+        raise InputError(key, value, f"{what} would be taken over a single value; at least 2 are needed")
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask for replicate r comes from that replicate's own generator.
+
+    p: the share of features set to 0, at least 0 and below 1; the others are scaled by 1/(1−p). generators: set by the
+    training loop, one per replicate; without them torch's global generator is used. Input: N×(R·C).
+    """
+
+    def __init__(self, p: float, replicates: int = 1):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise InputError("dropout", p, "must be at least 0 and below 1: the share of features set to 0")
+        self.p, self.replicates, self.generators = p, replicates, None
+
+    def forward(self, x):
+        if not self.training or self.p == 0:
+            return x
+        if self.generators is None:
+            return F.dropout(x, self.p)
+        masks = [
+            torch.empty_like(part).bernoulli_(1 - self.p, generator=g)
+            for part, g in zip(x.chunk(self.replicates, 1), self.generators, strict=True)
+        ]
+        return x * torch.cat(masks, 1).div_(1 - self.p)

@@ -1,0 +1,131 @@
+"""The folder of one run: what it holds, how it is locked, and how each file is written so that none is ever half there."""
+
+import csv
+import io
+import json
+import math
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from normbench.errors import UserError
+
+METRICS = (
+    "seed",
+    "epoch",
+    "step",
+    "samples",
+    "lr",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "grad_norm",
+    "seconds",
+)
+
+
+class RunDirectory:
+    """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/ and, last of all, result.json."""
+
+    def __init__(self, output: str | Path, run_id: str):
+        self.path = Path(output) / run_id
+
+    @contextmanager
+    def locked(self):
+        """Hold the run for this process alone. Raises UserError if another process holds it or it cannot be made."""
+        with plainly(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise UserError(f"{self.path}: another process is working on this run; nothing was done") from None
+        try:
+            yield self
+        finally:
+            lock.release()
+
+    def result(self) -> dict | None:
+        """What result.json says, or None while the run is not over."""
+        try:
+            return json.loads((self.path / "result.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+            return None
+
+    def forget(self, everything: bool) -> None:
+        """Forget an earlier failure, to try again from its checkpoint; or everything, to run again from the start."""
+        with plainly(self.path):
+            for name in ("result.json", "checkpoint.pt", "metrics.csv") if everything else ("result.json",):
+                (self.path / name).unlink(missing_ok=True)
+            if everything:
+                for events in (self.path / "tensorboard").glob("events.*"):
+                    events.unlink()
+
+    def start(self, config: DictConfig, environment: dict) -> None:
+        self._write("config.yaml", OmegaConf.to_yaml(config))
+        self._write("env.json", _json(environment))
+
+    def write_metrics(self, rows: list[dict]) -> None:
+        """metrics.csv: a row per epoch and replicate, by seed and then epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, METRICS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: (row["seed"], row["epoch"])))
+        self._write("metrics.csv", text.getvalue())
+
+    def write_result(self, result: dict) -> None:
+        self._write("result.json", _json(result))
+
+    def save_checkpoint(self, state: dict) -> None:
+        # Through memory: torch's own file writer hides the reason of a failed write.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self._write("checkpoint.pt", buffer.getvalue())
+
+    def load_checkpoint(self) -> dict | None:
+        """The last checkpoint, or None. It holds tensors and plain values only, and is loaded as such."""
+        try:
+            return torch.load(self.path / "checkpoint.pt", map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        """Atomically: a reader sees the old file or the new one, whatever happens in between."""
+        target, part = self.path / name, self.path / f".{name}.part"
+        with plainly(target):
+            try:
+                with open(part, "wb") as file:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(part, target)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def plainly(path):
+    """A full disk or a folder that cannot be written is the user's to mend: one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; what was there before is unharmed") from None
+
+
+def _json(value) -> str:
+    return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value):
+    """JSON has no NaN: a number that is none becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

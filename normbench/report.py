@@ -1,0 +1,120 @@
+"""What a command prints at the end: the result of a run, the table of a sweep."""
+
+import math
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from scipy.special import stdtrit
+
+from normbench.config import resolve
+from normbench.records.directory import RunDirectory
+from normbench.records.identity import run_id
+from normbench.training.processes import launched
+from normbench.training.progress import duration
+
+
+def mean_text(values: list[float]) -> str:
+    """`71.23`, or `71.23 ± 0.41` with the half-width of the 95 % t interval of the mean, where there are several."""
+    n = len(values)
+    mean = sum(values) / n
+    if n == 1:
+        return f"{mean:.2f}"
+    sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    return f"{mean:.2f} ± {stdtrit(n - 1, 0.975) * sd / math.sqrt(n):.2f}"
+
+
+def accuracy(result: dict, key: str) -> str:
+    """The mean over a run's replicates of one accuracy, in percent; a dash where the method has none."""
+    values = [entry.get(key) for entry in result["replicates"]]
+    return "–" if None in values else mean_text(values)
+
+
+def print_line(result: dict) -> None:
+    """One line for a run that is over."""
+    if int(os.environ.get("RANK", 0)):
+        return
+    again = "finished earlier; " if result.get("repeated") else ""
+    Console().print(
+        f"{result['run_id']}: {again}{statuses(result)}; "
+        f"val acc {accuracy(result, 'val_acc')} %, test acc {accuracy(result, 'test_acc')} %",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def statuses(result: dict) -> str:
+    """`finished`, or `4 finished, 1 diverged`."""
+    if result["status"] == "failed":
+        return "failed"
+    words = [entry["status"] for entry in result["replicates"]]
+    if len(set(words)) == 1:
+        return words[0]
+    return ", ".join(f"{words.count(word)} {word}" for word in ("finished", "diverged") if word in words)
+
+
+def print_run(result: dict, config) -> None:
+    """The result of a single run: a row a replicate."""
+    if int(os.environ.get("RANK", 0)):
+        return
+    console = Console()
+    precise = any("test_acc_precise" in entry for entry in result["replicates"])
+    table = Table(title=result["run_id"], title_justify="left")
+    for name in ("seed", "status", "val acc %", "test acc %", *(["test acc %, precise stat."] if precise else [])):
+        table.add_column(name, justify="left" if name == "status" else "right")
+    table.add_column("train time", justify="right")
+    keys = ["val_acc", "test_acc", *(["test_acc_precise"] if precise else [])]
+    for entry in result["replicates"]:
+        status = entry["status"]
+        if status == "diverged":
+            status += f" in epoch {entry['diverged_epoch']}"
+        table.add_row(str(entry["seed"]), status, *(f"{entry[key]:.2f}" for key in keys), duration(entry["seconds"]))
+    if len(result["replicates"]) > 1:
+        table.add_section()
+        table.add_row(
+            "mean", "± 95 % t interval", *(accuracy(result, key) for key in keys), duration(result["seconds"])
+        )
+    console.print(table)
+    if result.get("repeated"):
+        console.print("This run was finished already; force=true runs it again.")
+    console.print(str(Path(config.output) / result["run_id"]), soft_wrap=True, highlight=False)
+
+
+def print_sweep(configs: list, failures: dict[str, str]) -> int:
+    """The table of a sweep, read from its folders. Returns the exit status: 1 if any run failed or is not over."""
+    console, counts = Console(), {}
+    table = Table(title="Sweep: means over the replicates, ± 95 % t interval", title_justify="left")
+    for name in ("run", "n", "status", "val acc %", "test acc %", "precise stat.", "images/s", "time"):
+        table.add_column(name, justify="left" if name in ("run", "status") else "right", overflow="fold")
+    messages = []
+    for config in configs:
+        config = resolve(config, launched())
+        name = run_id(config, launched())
+        result = RunDirectory(config.output, name).result()
+        if result is None or result["status"] == "failed":
+            error = failures.get(name) or (result or {}).get("error")
+            status = "failed" if error else "not finished"
+            messages.append(f"{name}: {error or status}")
+            counts[status] = counts.get(status, 0) + 1
+            table.add_row(name, str(config.replicates), status, "–", "–", "–", "–", "–")
+            continue
+        entries = result["replicates"]
+        for entry in entries:
+            counts[entry["status"]] = counts.get(entry["status"], 0) + 1
+        speed = entries[0]["images_per_second"]
+        table.add_row(
+            name,
+            str(len(entries)),
+            statuses(result),
+            accuracy(result, "val_acc"),
+            accuracy(result, "test_acc"),
+            accuracy(result, "test_acc_precise"),
+            "–" if speed is None else f"{speed:,.0f}",
+            duration(result["seconds"]),
+        )
+    console.print(table)
+    console.print(f"{len(configs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
+    for message in messages:
+        console.print(message, soft_wrap=True, highlight=False, markup=False)
+    return 1 if messages else 0

@@ -1,0 +1,77 @@
+"""Several processes that share each batch: `torchrun --nproc-per-node=K -m normbench …`. One process needs none of it."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train one network together."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.count == 1:
+            return flag
+        word = torch.tensor([int(flag)])
+        distributed.all_reduce(word, group=_control())
+        return bool(word)
+
+    def share(self, value):
+        """The first process's value, in every process."""
+        if self.count == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, group=_control())
+        return box[0]
+
+    def average_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The mean over processes, in place."""
+        if self.count > 1:
+            distributed.all_reduce(tensor)
+            tensor /= self.count
+        return tensor
+
+
+_control_group = None
+
+
+def _control():
+    """Control words travel over gloo, whatever carries the gradients: they need no device."""
+    return _control_group
+
+
+def launched() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join(device: str) -> tuple[Processes, str]:
+    """Meet the other processes of torchrun, if any. Returns this process's place and its own device."""
+    global _control_group
+    if launched() == 1:
+        return Processes(), device
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device.startswith("cuda"):
+        device = f"cuda:{local % torch.cuda.device_count()}"
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        # NCCL refuses two processes on one GPU.
+        own_gpu = device != "cpu" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) <= torch.cuda.device_count()
+        distributed.init_process_group("nccl" if own_gpu else "gloo")
+        _control_group = distributed.new_group(backend="gloo")
+    return Processes(distributed.get_rank(), distributed.get_world_size()), device
+
+
+def leave() -> None:
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,81 @@
+"""What a run shows while it works: a live bar on a terminal, a line an epoch in a log."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """style: auto, bar, lines or none. total: steps of the whole run; `done` of them lie in earlier sessions."""
+
+    def __init__(self, style: str, name: str, epochs: int, total: int, done: int, images_per_step: int):
+        self.console = Console(file=sys.stderr)
+        if style == "auto":
+            style = "bar" if self.console.is_terminal else "lines"
+        self.style, self.name, self.epochs = style, name, epochs
+        self.total, self.done, self.first, self.images_per_step = total, done, done, images_per_step
+        self.started = self.shown = time.monotonic()
+        self.val = "–"
+        self.bar = None
+        if style == "bar":
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TextColumn("{task.fields[rest]}"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+            self.task = self.bar.add_task(name, total=total, completed=done, rest="")
+            self.bar.start()
+
+    def step(self, epoch: int, loss) -> None:
+        """One step done; loss: a function giving the mean training loss of the epoch so far (read a few times a second)."""
+        self.done += 1
+        now = time.monotonic()
+        if self.bar is None or now - self.shown < 0.25:
+            return
+        self.shown = now
+        rest = f"epoch {epoch + 1}/{self.epochs} · loss {loss():.3f} · val {self.val} · {self.speed():,.0f} images/s"
+        self.bar.update(self.task, completed=self.done, rest=rest)
+
+    def speed(self) -> float:
+        """Images a second, replicates counted, over this session (evaluation and all)."""
+        return (self.done - self.first) * self.images_per_step / max(time.monotonic() - self.started, 1e-9)
+
+    def epoch(self, rows: list[dict]) -> None:
+        """An epoch's rows of metrics.csv, one a replicate."""
+        if not rows:
+            return
+        self.val = f"{_mean(rows, 'val_acc'):.1f} %"
+        if self.style != "lines":
+            return
+        many = "" if len(rows) == 1 else f" (mean of {len(rows)} replicates)"
+        left = (self.total - self.done) * (time.monotonic() - self.started) / max(self.done - self.first, 1)
+        self.print(
+            f"{self.name}  epoch {rows[0]['epoch']}/{self.epochs}  train loss {_mean(rows, 'train_loss'):.3f}"
+            f"  val loss {_mean(rows, 'val_loss'):.3f}  val acc {self.val}{many}"
+            f"  {self.speed():,.0f} images/s  {duration(left)} left"
+        )
+
+    def print(self, line: str) -> None:
+        if self.style != "none":
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _mean(rows, key):
+    return sum(row[key] for row in rows) / len(rows)
