@@ -23,22 +23,30 @@ def main() -> int:
 
 
 def _main(command: list[str]) -> int:
-    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException
 
-    from normbench.cli import help_text, normalize, plan
+    from normbench.cli import help_text, normalize, parse_flags, plan
 
-    arguments = get_args_parser().parse_args(command)
+    arguments = parse_flags(command)
     if arguments.help:
         print(help_text())
         return 0
     overrides = normalize(arguments.overrides)
     flags = [word for word in command if word not in arguments.overrides]
-    if arguments.cfg or arguments.info or arguments.hydra_help or arguments.shell_completion:
+    if arguments.hydra_help or arguments.shell_completion:
         _hydra(flags + overrides, lambda config: None)
         return 0
 
-    jobs, multirun, overrides = plan(overrides, arguments.multirun)
+    jobs, multirun, for_hydra = plan(overrides, arguments.multirun)
+    if arguments.cfg or arguments.info:
+        try:
+            _hydra(flags + overrides, lambda config: None)
+        except HydraException as error:
+            raise UserError(" ".join(str(error).split())) from None
+        return 0
+
     from normbench.config import resolve
+    from normbench.records.directory import plainly
     from normbench.report import print_run, print_sweep
     from normbench.training.processes import launched
     from normbench.training.run import execute
@@ -53,7 +61,8 @@ def _main(command: list[str]) -> int:
             return 0
         failures: dict[str, str] = {}
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        _hydra(["--multirun", *flags, *overrides], lambda config: _attempt(config, failures))
+        with plainly(jobs[0].config.output):  # Hydra makes the folder of a sweep
+            _hydra(["--multirun", *flags, *for_hydra], lambda config: _attempt(config, failures))
         return print_sweep([job.config for job in jobs], failures)
     except Stopped as stopped:
         if int(os.environ.get("RANK", 0)) == 0:
@@ -63,18 +72,19 @@ def _main(command: list[str]) -> int:
 
 def _attempt(config, failures: dict[str, str]) -> None:
     """One run of a sweep: its failure is told and kept, and stops nothing."""
-    from normbench.records.identity import run_id
     from normbench.config import resolve
+    from normbench.records.identity import run_id
     from normbench.report import print_line
+    from normbench.training.processes import launched
     from normbench.training.run import execute
 
     try:
         print_line(execute(config))
     except UserError as error:
-        failures[run_id(resolve(config))] = str(error)
+        failures[run_id(resolve(config, launched()), launched())] = str(error)
         print(f"normbench: {error}", file=sys.stderr)
     except Exception as error:
-        failures[run_id(resolve(config))] = f"{type(error).__name__}: {error}"
+        failures[run_id(resolve(config, launched()), launched())] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
 
 

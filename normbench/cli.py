@@ -3,12 +3,14 @@
 import itertools
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import GROUPS, choices, conf_dir, default_choices, flatten
@@ -23,35 +25,66 @@ class Job:
     config: DictConfig
 
 
+def parse_flags(command: list[str]):
+    """The flags of the command line, which are Hydra's, and its overrides, in any order.
+
+    Raises UserError for a flag that there is not, or that would do nothing here.
+    """
+
+    def refuse(message):
+        raise UserError(f"{message}; keys are written key=value, without dashes (see --help)")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    arguments = parser.parse_intermixed_args(command)
+    for flag in ("--config-path", "--config-name", "--config-dir", "--experimental-rerun"):
+        if getattr(arguments, flag.strip("-").replace("-", "_")) is not None:
+            raise UserError(f"{flag}: normbench reads its own configuration files alone; set keys with key=value")
+    if arguments.multirun and (arguments.cfg or arguments.info):
+        raise UserError("--multirun: --cfg and --info show one configuration; leave it out")
+    return arguments
+
+
 def normalize(overrides: list[str]) -> list[str]:
     """The overrides as Hydra takes them: `+norm=group`, `++norm=group` and `norm=group` are one thing to a user.
 
     Raises UserError for what is no override, InputError for an unknown choice of a group.
     """
-    return [_spelling(_parse(override)) for override in overrides]
+    parsed = [_parse(override) for override in overrides]
+    # experiment=null is the default, for which Hydra has no word.
+    return [_spelling(o) for o in parsed if not (o.key_or_group == "experiment" and values(o) == ["null"])]
 
 
 def _parse(override: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
     except HydraException:
-        raise UserError(f"{override}: not understood; write key=value, like batch_size=2 (see --help)") from None
+        parsed = None
+    if parsed is None or not parsed.key_or_group or parsed.package is not None:
+        raise UserError(f"{override}: not understood; write key=value, like batch_size=2 (see --help)")
+    return parsed
 
 
 def _spelling(override: Override) -> str:
     key, line = override.key_or_group, override.input_line
-    if key.partition(".")[0] == "hydra" or key.startswith("hydra/"):
+    if _is_hydras(key):
         return line
     if override.is_delete():
         raise UserError(f"{line}: keys cannot be deleted")
     if key in GROUPS:
         for value in values(override):
-            if value not in choices(key) and not (key == "experiment" and value == "null"):
+            if value not in choices(key):
                 raise InputError(key, value, f"unknown {_noun(key)}; {choices_text(value, choices(key))}")
+        if key == "experiment" and len(values(override)) > 1:
+            raise InputError(key, ",".join(values(override)), "one experiment a command; each has a grid of its own")
     group, _, leaf = key.partition(".")
     if group in GROUPS and leaf == "name":
         raise InputError(key, values(override)[0], f"write {group}={values(override)[0]}")
     return line.lstrip("+")
+
+
+def _is_hydras(key: str) -> bool:
+    return key.replace("/", ".").partition(".")[0] == "hydra"
 
 
 def _noun(group: str) -> str:
@@ -60,9 +93,19 @@ def _noun(group: str) -> str:
 
 def values(override: Override) -> list[str]:
     """The value of an override, or those of a sweep, as text."""
-    if override.is_sweep_override():
-        return [str(value) for value in override.sweep_string_iterator()]
-    return [override.get_value_element_as_str()]
+    key, given = override.key_or_group, override.value()
+    if isinstance(given, Glob):
+        found = given.filter(choices(key)) if key in GROUPS else []
+    elif override.is_sweep_override():
+        try:
+            found = [str(value) for value in override.sweep_string_iterator()]
+        except ValueError:  # a range with step 0
+            found = []
+    else:
+        found = [override.get_value_element_as_str()]
+    if not found:
+        raise UserError(f"{override.input_line}: stands for no value at all")
+    return found
 
 
 def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[str]]:
@@ -74,8 +117,9 @@ def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[st
     parsed = [_parse(override) for override in overrides]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         experiment = [o.input_line for o in parsed if o.key_or_group == "experiment"]
-        if experiment:
-            hydra = _compose(experiment, whole=True).hydra
+        for_hydra = [o.input_line for o in parsed if _is_hydras(o.key_or_group)]
+        if experiment or for_hydra:
+            hydra = _compose(experiment + for_hydra, whole=True).hydra
             multirun = multirun or str(hydra.mode) == "RunMode.MULTIRUN"
             grid = hydra.sweeper.get("params") or {}
             typed = {o.key_or_group for o in parsed}
@@ -87,7 +131,7 @@ def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[st
         for override in parsed:
             if override.is_sweep_override() and not multirun:
                 raise InputError(override.key_or_group, ",".join(values(override)), "several values: add -m to sweep")
-        own = [o for o in parsed if not o.key_or_group.startswith("hydra")]
+        own = [o for o in parsed if not _is_hydras(o.key_or_group)]
         columns = [[f"{o.key_or_group}={v}" for v in values(o)] for o in own]
         jobs = [Job(row, _compose(list(row))) for row in itertools.product(*columns)]
     return jobs, multirun, overrides
@@ -111,16 +155,19 @@ def _explain(overrides: list[str]) -> None:
         return
     for override in parsed:
         key = override.key_or_group
-        if key in GROUPS or key in keys:
+        if key in GROUPS or key in keys or _is_hydras(key):
             continue
         group = key.partition(".")[0]
         if group in default_choices():
             near = [k for k in keys if k.startswith(f"{group}.") and not k.endswith(".name")]
-            choice = next(
-                (o.get_value_element_as_str() for o in parsed if o.key_or_group == group), default_choices()[group]
-            )
+            typed = [o.get_value_element_as_str() for o in parsed if o.key_or_group == group]
+            choice = typed[-1] if typed else default_choices()[group]
             raise InputError(key, values(override)[0], f"{group}={choice} has no such key; {choices_text(key, near)}")
-        raise InputError(key, values(override)[0], f"unknown key; {choices_text(key, [*keys, *GROUPS])}")
+        if near := [k for k in keys if k.startswith(f"{group}.")]:
+            raise InputError(key, values(override)[0], f"unknown key; {choices_text(key, near)}")
+        close = get_close_matches(key, [*keys, *GROUPS], n=3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise InputError(key, values(override)[0], f"unknown key; {hint}choices: see --help")
 
 
 def help_text() -> str:
@@ -162,7 +209,3 @@ def _wrapped(head: str, names: list[str], width: int = 110) -> list[str]:
             lines.append(" " * len(head))
         lines[-1] += f"{name} "
     return [line.rstrip() for line in lines]
-
-
-def shown(config: DictConfig) -> str:
-    return OmegaConf.to_yaml(config)

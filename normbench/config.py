@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from normbench.data import patterns
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, UserError, choices_text
 from normbench.models import MODELS, build_model
 from normbench.norms import ACTIVATIONS, NORMS, Layers
 
@@ -222,13 +223,13 @@ def norm_checks(norm: str) -> dict[str, Check]:
 def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
 
-    config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in which
-    device, precision, stack, norm.momentum and optim.warmup_samples are settled. Raises InputError.
+    config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in
+    which device, precision, stack, norm.momentum and optim.warmup_samples are settled. Raises InputError.
     """
     try:
         config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    except Exception as error:  # an interpolation that the user wrote
-        raise InputError("configuration", "…", " ".join(str(error).split())) from None
+    except OmegaConfBaseException as error:  # an interpolation that the user wrote
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     checks = CHECKS | norm_checks(_checked_name(config, "norm", NORMS))
     for key, value in flatten(config).items():
         if key not in checks:
@@ -333,8 +334,12 @@ def make_model(config, seeds):
 def _check_model(model_yaml: str, norm_yaml: str, batch: int) -> None:
     """Build the network and train it on nothing once: options out of range, statistics of a single value show here."""
     config = OmegaConf.create({"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml)})
-    with torch.no_grad():
-        make_model(config, [0]).train()(torch.zeros(batch, 3, 32, 32))
+    model = make_model(config, [0])
+    try:
+        with torch.no_grad():
+            model.train()(torch.zeros(batch, 3, 32, 32))
+    except InputError as error:  # a layer names its own option
+        raise error.within("norm") if error.key in config.norm else error from None
 
 
 def cpu_threads(config) -> int:

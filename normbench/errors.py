@@ -15,12 +15,19 @@ class InputError(UserError, ValueError):
     """
 
     def __init__(self, key: str, value, text: str):
-        super().__init__(f"{key}={'null' if value is None else value}: {text}")
+        super().__init__(f"{key}={_as_typed(value)}: {text}")
         self.key, self.value, self.text = key, value, text
 
     def within(self, group: str) -> "InputError":
         """The same error with its key inside a config group: `num_groups` becomes `norm.num_groups`."""
         return InputError(f"{group}.{self.key}", self.value, self.text)
+
+
+def _as_typed(value) -> str:
+    """A value as a user types it on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def choices_text(value, choices) -> str:

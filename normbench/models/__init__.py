@@ -46,6 +46,8 @@ def build_model(
     """
     if name not in MODELS:
         raise InputError("model", name, f"unknown model; {choices_text(name, MODELS)}")
+    if options.get("width", 1) < 1:
+        raise InputError("model.width", options["width"], "must be an integer ≥ 1")
     try:
         with torch.random.fork_rng(devices=[]):  # the layers' own first draws are overwritten: leave no trace of them
             model = MODELS[name](layers, num_classes=num_classes, dropout=dropout, **options)

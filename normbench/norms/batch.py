@@ -138,8 +138,8 @@ class MeanOnlyBatchNorm(BatchNorm):
     """
 
     def __init__(self, num_features: int, replicates: int = 1, *, momentum: float = 0.1, affine: bool = True):
-        super().__init__(num_features, replicates, eps=0.0, momentum=momentum, affine=affine)
-        self.weight = None
+        super().__init__(num_features, replicates, momentum=momentum, affine=affine)
+        self.weight, self.eps = None, 0.0
 
     def normalize(self, x):
         mean = self._batch_mean(x)
@@ -170,8 +170,8 @@ def precise_statistics(model, forward):
     """Inside the block, the running averages are the exact moments of the features over `forward()`'s batches.
 
     Wu & Johnson 2021, arXiv 2105.07576, §3 (PreciseBN). forward: a function that passes every batch of the population
-    through the model once. Moments are pooled in float64 over all values, not averaged over batches. The running
-    averages and the training mode come back on leaving.
+    through the model once, in either mode. Moments are pooled in float64 over all values, not averaged over batches.
+    The running averages come back on leaving.
     """
     layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
     kept = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]

@@ -6,11 +6,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normbench.errors import InputError
 from normbench.norms import get_method, require_options
-from normbench.norms.batch import BatchNorm
+from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
 from normbench.norms.plain import Conv2d
 
 
-def convert_norms(model: nn.Module, norm: str, **options) -> nn.Module:
+def convert_norms(model: nn.Module, norm: str, /, **options) -> nn.Module:
     """Turn every BatchNorm layer of a model into another method, in place, and return the model.
 
     model: any nn.Module, torchvision's for instance. norm: a name in NORMS; options: the method's, such as
@@ -27,23 +27,24 @@ def convert_norms(model: nn.Module, norm: str, **options) -> nn.Module:
     if method.residual is not None:
         raise InputError("norm", norm, "acts on residual branches, which cannot be told in a finished model")
 
-    replacements, shifts = {}, False
+    new_of, shifts = {}, False  # a layer used in several places stays one
     for path, layer in model.named_modules():
         if isinstance(layer, _BatchNorm):
-            replacements[path] = _in_place_of(layer, path, norm, method, options)
-            shifts = shifts or getattr(replacements[path], "bias", None) is not None
-    if not replacements:
+            new_of[layer] = _in_place_of(layer, path, norm, method, options)
+            shifts = shifts or getattr(new_of[layer], "bias", None) is not None
+    if not new_of:
         raise InputError("norm", norm, "the model has no BatchNorm layer to convert")
     if method.conv is not Conv2d or not shifts:
         for path, layer in model.named_modules():
             if isinstance(layer, nn.Conv2d):
-                replacements[path] = _convolution(layer, path, method, options, with_bias=not shifts)
+                new_of[layer] = _convolution(layer, path, method, options, with_bias=not shifts)
 
-    if "" in replacements:  # the model itself is the layer
-        return replacements[""]
-    for path, layer in replacements.items():
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, layer)
+    if model in new_of:  # the model itself is the layer
+        return new_of[model]
+    for path, old in list(model.named_modules(remove_duplicate=False)):
+        if old in new_of:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, new_of[old])
     return model
 
 
@@ -58,6 +59,8 @@ def _in_place_of(old: _BatchNorm, path, norm, method, options):
     if not isinstance(old, nn.BatchNorm2d | nn.SyncBatchNorm) and not isinstance(new, BatchNorm | nn.Identity):
         raise InputError("norm", norm, f"at {path}: a {type(old).__name__} is no feature map N×C×H×W")
     kept = {name: value for name, value in old.state_dict().items() if name in new.state_dict()}
+    if isinstance(new, MeanOnlyBatchNorm):
+        kept.pop("running_var", None)  # stays 1: it does not divide
     new.load_state_dict(new.state_dict() | kept)
     if old.running_mean is not None:
         new.to(old.running_mean.device, old.running_mean.dtype)

@@ -117,8 +117,8 @@ class Norm(nn.Module):
 
     def __init__(self, num_channels: int, replicates: int, eps: float, affine: bool):
         super().__init__()
-        if not eps >= 0:
-            raise InputError("eps", eps, "must be a number ≥ 0")
+        if not eps > 0:  # torch's batch norm refuses 0, with a traceback
+            raise InputError("eps", eps, "must be a number > 0")
         self.num_channels, self.replicates, self.eps = num_channels, replicates, eps
         channels = replicates * num_channels
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None

@@ -120,8 +120,8 @@ class WeightStandardizationConv2d(Conv2d):
         super().__init__(*args, **options)
         if mode not in self.MODES:
             raise InputError("mode", mode, choices_text(mode, self.MODES))
-        if not ws_eps >= 0:
-            raise InputError("ws_eps", ws_eps, "must be a number ≥ 0")
+        if not ws_eps > 0:
+            raise InputError("ws_eps", ws_eps, "must be a number > 0")
         if self.weight[0].numel() < 2:
             raise InputError("mode", mode, "a filter of a single value has no spread to standardize")
         self.mode, self.ws_eps = mode, ws_eps

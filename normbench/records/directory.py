@@ -1,4 +1,4 @@
-"""The folder of one run: what it holds, how it is locked, and how each file is written so that none is ever half there."""
+"""The folder of one run: what it holds, how it is locked, and how its files are written: whole or not at all."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ METRICS = (
 
 
 class RunDirectory:
-    """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/ and, last of all, result.json."""
+    """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/ and, last, result.json."""
 
     def __init__(self, output: str | Path, run_id: str):
         self.path = Path(output) / run_id

@@ -1,12 +1,14 @@
 """What a run ran on: env.json."""
 
+import os
 import platform
 import subprocess
-import os
 from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from normbench import __version__
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "numpy", "pandas", "scipy")
 
@@ -15,7 +17,7 @@ def environment(device: str, threads: int, processes: int) -> dict:
     """Versions, git commit, device, threads and command of this process."""
     commit, dirty = git_state(Path(__file__).resolve().parent)
     return {
-        "normbench": _version("normbench"),
+        "normbench": __version__,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit,

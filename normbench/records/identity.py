@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from hashlib import sha256
 
 from omegaconf import DictConfig
@@ -14,11 +15,18 @@ LONGEST = 120  # characters of the readable part
 def identity(config: DictConfig, processes: int = 1) -> dict[str, object]:
     """What determines the result of a resolved configuration: dotted keys and values."""
     leaves = {
-        key: value
+        key: _number(value)
         for key, value in flatten(config).items()
         if not any(key == other or key.startswith(f"{other}.") for other in NOT_IDENTITY)
     }
     return leaves | ({"processes": processes} if processes > 1 else {})
+
+
+def _number(value):
+    """1 for 1.0: `optim.lr=1` and `optim.lr=1.0` are the same run."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def run_id(config: DictConfig, processes: int = 1) -> str:
@@ -44,19 +52,21 @@ def _differs(config, group) -> bool:
 
 def _changed(config, leaves, prefix) -> list[str]:
     """Words for the keys that differ from the defaults of the chosen files; those of `norm.` come first, apart."""
-    chosen = {g: config[g].name for g in GROUPS if g in config and config[g].name in choices(g)}
-    defaults = flatten(default_config(chosen))
-    named = {"batch_size", "seed", "replicates", "stack", "precision", "processes"}
+    defaults = _defaults(tuple((g, config[g].name) for g in GROUPS if g in config))
+    # Those that have words of their own, and those that the configuration settles when the user does not.
+    named = {"batch_size", "seed", "replicates", "processes", "stack", "precision", "optim.warmup_samples"}
     words = []
     for key, value in leaves.items():
-        skipped = key in named or key.endswith(".name") or (key.startswith("norm.") != (prefix == "norm."))
-        default = defaults.get(key)
-        # null and auto stand for a value that the configuration settled: not the user's change
-        if not skipped and default != value and default not in (None, "auto"):
-            words.append(f"{key.rpartition('.')[2]}{_word(value)}")
-        elif not skipped and default is None and value is not None and key != "optim.warmup_samples":
+        if key in named or key.endswith(".name") or key.startswith("norm.") != (prefix == "norm."):
+            continue
+        if value != defaults.get(key):
             words.append(f"{key.rpartition('.')[2]}{_word(value)}")
     return words
+
+
+@cache
+def _defaults(chosen: tuple[tuple[str, str], ...]) -> dict[str, object]:
+    return flatten(default_config({group: name for group, name in chosen if name in choices(group)}))
 
 
 def _word(value) -> str:

@@ -7,7 +7,7 @@ from normbench.records.directory import RunDirectory, plainly
 
 
 class Board:
-    """Writes the epochs of a run. step: the session's first step; what an interrupted session wrote beyond it is purged."""
+    """Writes the epochs of a run. step: the session's first; what an interrupted session wrote beyond it is purged."""
 
     def __init__(self, directory: RunDirectory, step: int):
         from torch.utils.tensorboard import SummaryWriter  # imported here: only runs that log pay for it

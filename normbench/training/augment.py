@@ -12,9 +12,9 @@ SIZE = 32
 class Epoch:
     """The batches of one epoch for the replicates of `seeds`, each in its own order with its own augmentation.
 
-    images: uint8 n×(32+2p)×(32+2p)×3, with a border of p = augment.crop black pixels, on the training device; labels: n.
+    images: uint8 n×(32+2p)×(32+2p)×3, with a border of p = augment.crop black pixels, on the training device.
+    labels: n. part: (process, processes) of a batch shared by several processes.
     batch(step) gives uint8 N×32×32×R×3, labels R×N and, under mixup, the same of the partners with λ (R).
-    part: (process, processes) of a batch shared by several processes.
     """
 
     def __init__(self, images, labels, seeds, epoch, augment, batch_size, part=(0, 1)):

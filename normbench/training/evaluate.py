@@ -8,8 +8,9 @@ from torch.nn import functional as F
 def evaluate(forward, images, labels, inputs, replicates, batch_size, watch=lambda: None):
     """(losses, accuracies): lists of R floats, cross-entropy in nats and percent, of a network in evaluation.
 
-    forward: N×(R·3)×32×32 → logits R×N×K. images: uint8 n×32×32×3, labels: n, on the device. inputs: data.inputs.Inputs.
-    watch: called before each batch; it may raise to break off. Logits that are not finite count as wrong.
+    forward: N×(R·3)×32×32 → logits R×N×K. images: uint8 n×32×32×3, labels: n, on the device.
+    inputs: data.inputs.Inputs. watch: called before each batch; it may raise to break off.
+    Logits that are not finite count as wrong.
     """
     loss = torch.zeros(replicates, dtype=torch.float64, device=images.device)
     right = torch.zeros_like(loss)

@@ -146,7 +146,7 @@ def train(config, data, seeds, device, processes: Processes, saved, session) -> 
                 lambda step=step: (totals[0].mean() / (step + 1)).item(),
             )
 
-        # The epoch's end: validate, note what diverged, keep it all. An interruption in here repeats from the last step.
+        # The epoch's end: validate, note what diverged, keep it all. Broken off in here, it repeats from the last step.
         def watch(epoch=epoch):
             session.watch(lambda: state(epoch, steps))
 

@@ -8,7 +8,7 @@ from normbench.norms.plain import Conv2d, Linear
 
 
 def make_optimizer(model, optim) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay on the weights of convolutions and linear layers alone, told by the type of the module.
+    """SGD or AdamW; weight decay on the weights of convolutions and linear layers alone, told by the module's type.
 
     γ, β, biases, gains of weight normalization and residual scalars are never decayed, whatever the method.
     """
@@ -23,7 +23,7 @@ def make_optimizer(model, optim) -> torch.optim.Optimizer:
 
 
 def scaled_lr(lr: float, batch_size: int, scaling: str) -> float:
-    """The peak rate at a batch size, from the rate at 128: linear (Goyal et al. 2017, arXiv 1706.02677), sqrt or none."""
+    """The peak rate at a batch size, from that at 128: linear (Goyal et al. 2017, arXiv 1706.02677), sqrt or none."""
     ratio = batch_size / 128
     return lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[scaling]
 

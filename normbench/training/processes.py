@@ -1,4 +1,4 @@
-"""Several processes that share each batch: `torchrun --nproc-per-node=K -m normbench …`. One process needs none of it."""
+"""Several processes that share each batch: `torchrun --nproc-per-node=K -m normbench …`."""
 
 import os
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ class Display:
             self.bar.start()
 
     def step(self, epoch: int, loss) -> None:
-        """One step done; loss: a function giving the mean training loss of the epoch so far (read a few times a second)."""
+        """One step done; loss: a function giving the mean loss of the epoch so far, read a few times a second."""
         self.done += 1
         now = time.monotonic()
         if self.bar is None or now - self.shown < 0.25:

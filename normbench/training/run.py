@@ -24,9 +24,9 @@ from normbench.training.signals import Stopped, stop_requests
 def execute(config) -> dict:
     """Do the run that a composed configuration describes, or what is left of it; returns the content of result.json.
 
-    A finished run is not repeated (`force=true` redoes it): its result comes back with `repeated` set. A stopped one goes
-    on from its checkpoint. Raises UserError for what the user has to mend, Stopped after a signal. Any other error is
-    recorded as status `failed`, then raised.
+    A finished run is not repeated (`force=true` redoes it): its result comes back with `repeated` set. A stopped one
+    goes on from its checkpoint. Raises UserError for what the user has to mend, Stopped after a signal. Any other error
+    is recorded as status `failed`, then raised.
     """
     config = resolve(config, launched())
     processes, device = join(config.device)

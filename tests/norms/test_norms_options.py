@@ -55,8 +55,11 @@ def described(branch):
 
 
 def _parameters(layer):
-    return {key: tuple(value.shape) if value.dim() > 1 else value.tolist() for key, value in layer.named_parameters()
-            if isinstance(layer, Norm) or "scale" in key}  # not the filters: those are random
+    return {
+        key: tuple(value.shape) if value.dim() > 1 else value.tolist()
+        for key, value in layer.named_parameters()
+        if isinstance(layer, Norm) or "scale" in key
+    }  # not the filters: those are random
 
 
 def test_an_unknown_method_is_answered_with_the_nearest():
@@ -80,8 +83,12 @@ def test_an_unknown_option_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("group", {"num_groups": 3}, "norm.num_groups=3: does not divide the 16 channels of a layer; choices: 1, 2, 4, 8, 16"),
-        ("batch", {"eps": -1.0}, "norm.eps=-1.0: must be a number ≥ 0"),
+        (
+            "group",
+            {"num_groups": 3},
+            "norm.num_groups=3: does not divide the 16 channels of a layer; choices: 1, 2, 4, 8, 16",
+        ),
+        ("batch", {"eps": -1.0}, "norm.eps=-1.0: must be a number > 0"),
         ("batch", {"momentum": 2.0}, "norm.momentum=2.0: must lie between 0 and 1: the weight of the new batch"),
         ("ghost_batch", {"ghost_size": 0}, "norm.ghost_size=0: must be an integer ≥ 1"),
         (
@@ -127,7 +134,7 @@ def test_zero_init_residual_starts_the_last_scale_at_zero_or_says_why_not(name):
     inner = layers.conv_norm(8, 16, 3)
     gamma = getattr(inner[1], "weight", None)
     if gamma is None:
-        with pytest.raises(InputError, match=f"model.zero_init_residual=True: norm={name} has no γ"):
+        with pytest.raises(InputError, match=f"model.zero_init_residual=true: norm={name} has no γ"):
             layers.conv_norm(8, 16, 3, ends_branch=True)
     else:
         assert gamma.tolist() == [1] * 16

@@ -67,7 +67,9 @@ def process(rank, folder):
     for name, split in SPLITS.items():
         steps = [tuple(mine(x, split) for x in step) for step in whole_batch(8)]
         results[name] = train(affine(SyncBatchNorm(C).double()), steps)
-    results["plain"] = train(SyncBatchNorm(C, affine=False).double(), [(mine(*s, (3, 5)), mine(t, (3, 5))) for *s, t in whole_batch(8)])
+    results["plain"] = train(
+        SyncBatchNorm(C, affine=False).double(), [(mine(*s, (3, 5)), mine(t, (3, 5))) for *s, t in whole_batch(8)]
+    )
     results["pixel"] = train(SyncBatchNorm(C).double(), [tuple(mine(x, (1, 1)) for x in s) for s in whole_batch(2, 1)])
     results["net"] = train_net(net("sync_batch"), *(mine(x, (3, 5)) for x in images_and_labels()))
     half = SyncBatchNorm(C)

@@ -1,0 +1,77 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Run the command line in this process, in an empty folder: (exit status, stdout, stderr)."""
+    from normbench.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+    def run(*arguments):
+        for name in ("NORMBENCH_COMMAND", "HYDRA_FULL_ERROR"):  # main sets them: undone after the test
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        monkeypatch.setattr(sys, "argv", ["normbench", *arguments])
+        capfd.readouterr()
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        try:
+            status = main()
+        finally:  # --info turns on Hydra's debug log
+            root.handlers[:] = handlers
+            root.setLevel(level)
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path):
+    """`python -m normbench …` in a process of its own, in an empty folder."""
+
+    def run(*arguments, **options):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment.pop("NORMBENCH_COMMAND", None)
+        return subprocess.run(
+            [sys.executable, "-m", "normbench", *arguments],
+            **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 120} | options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def tiny():
+    """Overrides of a run that takes a fraction of a second."""
+    return [
+        "data=patterns",
+        "data.val_size=20",
+        "data.train_size=32",
+        "data.test_size=20",
+        "evaluation.precise_images=20",
+        "model.width=8",
+        "batch_size=16",
+        "epochs=1",
+        "threads=1",
+        "logging.tensorboard=false",
+    ]

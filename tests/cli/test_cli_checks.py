@@ -1,0 +1,216 @@
+"""What each key takes, and what a resolved configuration settles."""
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from normbench.cli import normalize, plan
+from normbench.config import CHECKS, GROUPS, NOT_IDENTITY, choices, conf_dir, cpu_threads, flatten, norm_checks, resolve
+from normbench.errors import InputError
+from normbench.norms import NORMS
+
+NAN, INF = float("nan"), float("inf")
+NO_INTEGER = [None, True, "1", 1.0, 2.5, [1]]
+NO_NUMBER = [None, True, "1", NAN, INF, -INF, [0.5]]
+NO_BOOLEAN = [None, 0, 1, "true", "yes"]
+NO_NAME = [None, "", 3, True]
+
+# Key → (values that it takes, values that it does not).
+EXAMPLES = {
+    "batch_size": ([1, 2, 4096], [0, -1, *NO_INTEGER]),
+    "epochs": ([1, 300], [0, -1, *NO_INTEGER]),
+    "seed": ([0, 1, 2**40], [-1, *NO_INTEGER]),
+    "replicates": ([1, 64], [0, *NO_INTEGER]),
+    "stack": (["auto", 1, 64], [0, "many", None, 1.5]),
+    "lr_scaling": (["linear", "sqrt", "none"], ["Linear", "lin", None, 1]),
+    "study": ([None, "demo"], ["", 3, True]),
+    "device": (["auto", "cpu", "cuda", "cuda:0", "cuda:12"], ["gpu", "cuda:", "cuda:x", "cuda:-1", None, 0]),
+    "precision": (["auto", "float32", "bfloat16", "float64"], ["float16", "fp32", None, 32]),
+    "deterministic": ([True, False], NO_BOOLEAN),
+    "threads": ([0, 1, 8], [-1, *NO_INTEGER]),
+    "output": (["outputs", "/tmp/x"], NO_NAME),
+    "force": ([True, False], NO_BOOLEAN),
+    "checkpoint_seconds": ([0, 0.5, 30], [-1, *NO_NUMBER]),
+    "model.name": (["resnet8", "resnet110", "resnet18", "inception", "vgg"], ["resnet9", "", None]),
+    "model.width": ([1, 64], [0, *NO_INTEGER]),
+    "model.depth": ([11, 19], [0, *NO_INTEGER]),
+    "model.activation": (["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh"], ["rleu", "ReLU", None]),
+    "model.dropout": ([0, 0.0, 0.99], [1, -0.1, *NO_NUMBER]),
+    "model.init_scale": ([0.01, 1, 10], [0, -1, *NO_NUMBER]),
+    "model.zero_init_residual": ([True, False], NO_BOOLEAN),
+    "norm.name": (["none", "group"], ["gruop", None]),
+    "data.name": (["cifar10", "patterns"], ["cifar", None]),
+    "data.root": ([None, "data"], ["", 3]),
+    "data.val_size": ([1, 5000], [0, *NO_INTEGER]),
+    "data.train_size": ([None, 1, 45000], [0, -1, True, 1.5, "all"]),
+    "data.test_size": ([None, 1, 10000], [0, -1, True, 1.5, "all"]),
+    "data.split_seed": ([0, 7], [-1, *NO_INTEGER]),
+    "augment.name": (["standard"], NO_NAME),
+    "augment.crop": ([0, 4, 31], [-1, 32, *NO_INTEGER]),
+    "augment.flip": ([True, False], NO_BOOLEAN),
+    "augment.mixup": ([0, 0.2, 1], [-0.1, *NO_NUMBER]),
+    "augment.label_smoothing": ([0, 0.1, 0.99], [1, -0.1, *NO_NUMBER]),
+    "optim.name": (["sgd", "adamw"], ["adam", "SGD", None]),
+    "optim.lr": ([1e-8, 0.1, 100], [0, -0.1, *NO_NUMBER]),
+    "optim.momentum": ([0, 0.9], [1, -0.1, *NO_NUMBER]),
+    "optim.nesterov": ([True, False], NO_BOOLEAN),
+    "optim.betas": ([[0.9, 0.999], [0, 0]], [[0.9], [0.9, 1], [0.9, -0.1], [0.9, 0.9, 0.9], 0.9, None, ["a", "b"]]),
+    "optim.eps": ([1e-8], [0, -1e-8, *NO_NUMBER]),
+    "optim.weight_decay": ([0, 5e-4], [-1e-4, *NO_NUMBER]),
+    "optim.schedule": (["cosine", "step", "constant"], ["cos", None]),
+    "optim.warmup_samples": ([None, 0, 1000], [-1, 0.05, True, "auto"]),
+    "optim.milestones": ([[0.5, 0.75], [0.1], []], [[0.75, 0.5], [0], [1], [2], 0.5, None, ["a"]]),
+    "optim.gamma": ([0.1, 1], [0, 1.1, -1, *NO_NUMBER]),
+    "optim.clip_norm": ([None, 0.1, 5], [0, -1, NAN, INF, "no", True]),
+    "evaluation.batch_size": ([1, 500], [0, *NO_INTEGER]),
+    "evaluation.precise_images": ([0, 10_000], [-1, *NO_INTEGER]),
+    "logging.progress": (["auto", "bar", "lines", "none"], ["line", None, True]),
+    "logging.tensorboard": ([True, False], NO_BOOLEAN),
+    "logging.histogram_epochs": ([0, 1], [-1, *NO_INTEGER]),
+    "logging.grad_norm_steps": ([1, 50], [0, *NO_INTEGER]),
+}
+
+
+def resolved(*typed, processes=1):
+    return resolve(plan(normalize(["device=cpu", *typed]), False)[0][0].config, processes)
+
+
+def test_every_key_has_examples():
+    assert EXAMPLES.keys() == CHECKS.keys()
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_a_key_takes_what_it_should_and_nothing_else(key):
+    good, bad = EXAMPLES[key]
+    for value in good:
+        assert CHECKS[key](value) is None, value
+    for value in bad:
+        wrong = CHECKS[key](value)
+        assert isinstance(wrong, str), value
+        assert wrong
+        assert "\n" not in wrong
+
+
+def keys_of_the_files():
+    found = {}
+    config = OmegaConf.load(conf_dir() / "config.yaml")
+    leaves = flatten(OmegaConf.create({k: v for k, v in config.items() if k not in ("defaults", "hydra")}))
+    for key in leaves:
+        found.setdefault(key, "config.yaml")
+    for group in GROUPS:
+        for choice in choices(group):
+            for key in OmegaConf.load(conf_dir() / group / f"{choice}.yaml"):
+                if group != "experiment":
+                    found.setdefault(f"{group}.{key}", f"{group}/{choice}.yaml")
+    return found
+
+
+def test_every_key_of_the_files_has_a_check_and_every_check_a_key():
+    options = {f"norm.{option}" for method in NORMS.values() for option in method.options()}
+    found = set(keys_of_the_files())
+    assert found - options == set(CHECKS)
+    assert options <= found
+
+
+def test_not_identity_names_keys_that_exist():
+    found = keys_of_the_files()
+    for key in NOT_IDENTITY:
+        assert key in found or any(other.startswith(f"{key}.") for other in found), key
+
+
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_an_option_of_a_method_takes_its_type_alone(name):
+    wrong = {int: 1.5, float: "much", bool: 1, str: 3}
+    for key, (kind, default) in NORMS[name].options().items():
+        check = norm_checks(name)[f"norm.{key}"]
+        assert check(default) is None
+        assert check(wrong[kind])
+        assert check(None)
+    if "momentum" in NORMS[name].options():
+        assert norm_checks(name)["norm.momentum"]("scaled") is None
+
+
+def test_what_resolve_settles_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = resolve(plan([], False)[0][0].config)
+    assert (config.device, config.precision, config.stack) == ("cpu", "float32", 1)
+    assert config.optim.warmup_samples == 10 * (45_000 // 128 * 128) // 20
+    assert OmegaConf.is_readonly(config)
+    assert resolved("precision=float64").precision == "float64"
+    assert resolved("precision=bfloat16").precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicates", "typed", "stack"),
+    [(2, 8, [], 8), (2, 32, [], 16), (8, 8, [], 4), (128, 8, [], 1), (128, 8, ["stack=8"], 8), (2, 3, ["stack=9"], 3)],
+)
+def test_replicates_side_by_side_on_the_cpu(batch_size, replicates, typed, stack):
+    config = resolved(f"batch_size={batch_size}", f"replicates={replicates}", *typed)
+    assert config.stack == stack
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 128, 500])
+def test_scaled_momentum_keeps_the_running_averages_horizon_in_images(batch_size):
+    momentum = resolved(f"batch_size={batch_size}", "norm.momentum=scaled").norm.momentum
+    assert momentum == pytest.approx(1 - 0.9 ** (batch_size / 128), rel=1e-12)
+    # after the same 128·k images an old value weighs the same
+    assert (1 - momentum) ** (1280 / batch_size) == pytest.approx(0.9**10, rel=1e-9)
+
+
+def test_scaled_momentum_counts_the_images_of_a_statistic():
+    ghost = resolved("norm=ghost_batch", "norm.ghost_size=16", "batch_size=128", "norm.momentum=scaled")
+    assert ghost.norm.momentum == pytest.approx(1 - 0.9 ** (16 / 128), rel=1e-12)
+    sync = resolved("norm=sync_batch", "batch_size=64", "norm.momentum=scaled", processes=2)
+    assert sync.norm.momentum == pytest.approx(1 - 0.9 ** (64 / 128), rel=1e-12)
+    local = resolved("norm=batch", "batch_size=64", "norm.momentum=scaled", processes=2)
+    assert local.norm.momentum == pytest.approx(1 - 0.9 ** (32 / 128), rel=1e-12)
+    assert resolved("norm.momentum=0.3").norm.momentum == 0.3
+
+
+def test_warm_up_is_a_twentieth_of_training_and_what_is_typed_stays():
+    config = resolved("data=patterns", "data.train_size=1000", "batch_size=100", "epochs=3")
+    assert config.optim.warmup_samples == 150
+    assert resolved("optim.warmup_samples=0").optim.warmup_samples == 0
+
+
+def test_processes_divide_the_batch():
+    with pytest.raises(InputError, match=r"batch_size=5: .*2 processes"):
+        resolved("batch_size=5", processes=2)
+    with pytest.raises(InputError, match=r"norm.ghost_size=16: must divide batch_size=8"):
+        resolved("norm=ghost_batch", "batch_size=16", processes=2)
+
+
+def test_resolve_leaves_its_argument_alone():
+    config = plan(["batch_size=2"], False)[0][0].config
+    before = OmegaConf.to_yaml(config)
+    resolve(config)
+    assert OmegaConf.to_yaml(config) == before
+
+
+def test_resolving_twice_changes_nothing():
+    once = resolved("norm.momentum=scaled", "replicates=4", "batch_size=2")
+    assert resolve(once) == once
+
+
+def test_devices_of_a_machine_with_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = resolve(plan(["replicates=5"], False)[0][0].config)
+    assert (config.device, config.precision, config.stack) == ("cuda", "bfloat16", 5)
+    assert resolve(plan(["device=cuda:1"], False)[0][0].config).device == "cuda:1"
+    with pytest.raises(InputError, match="device=cuda:2: this machine has 2 CUDA devices"):
+        resolve(plan(["device=cuda:2"], False)[0][0].config)
+
+
+def test_threads_of_a_run(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cpu_threads(OmegaConf.create({"threads": 0})) == 3
+    assert cpu_threads(OmegaConf.create({"threads": 2})) == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert cpu_threads(OmegaConf.create({"threads": 0})) == torch.get_num_threads()
+
+
+def test_infinity_is_no_number():
+    assert CHECKS["optim.lr"](math.inf) is not None

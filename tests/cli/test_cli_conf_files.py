@@ -1,0 +1,114 @@
+"""Every file in conf/ composes, resolves and trains a step, through the training loop itself."""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+from normbench.cli import normalize, plan
+from normbench.config import GROUPS, choices, resolve
+from normbench.data import Dataset, load_dataset
+from normbench.norms import NORMS
+from normbench.training.loop import train
+from normbench.training.processes import Processes
+
+
+def compose(*typed):
+    return plan(normalize(list(typed)), False)[0][0].config
+
+
+class Onlooker:
+    """Stands in for training.run.Session."""
+
+    def __init__(self):
+        self.steps, self.gradients = 0, {}
+
+    def step(self, epoch, state, loss):
+        self.steps += 1
+
+    def histograms(self, epoch, model):
+        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        self.parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def begin(self, *_):
+        pass
+
+    watch = epoch = begin
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n):
+        return torch.randint(256, (n, 32, 32, 3), generator=generator, dtype=torch.uint8), torch.arange(n) % 10
+
+    return Dataset("patterns", *draw(16), *draw(2), *draw(2), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+TRAINED = [(group, choice) for group in GROUPS if group != "experiment" for choice in choices(group)]
+
+
+@pytest.mark.parametrize(("group", "choice"), TRAINED)
+def test_a_file_composes_resolves_and_trains_a_step(group, choice, images):
+    typed = [f"{group}={choice}", "data.train_size=16", "batch_size=16", "epochs=1", "evaluation.precise_images=2"]
+    if group == "model":
+        typed += ["norm=group"]
+    config = resolve(compose(*typed, "device=cpu"))
+    assert config[group].name == choice  # the name that records hold is the name that was typed
+    onlooker = Onlooker()
+    entries, _ = train(config, images, [0], "cpu", Processes(), None, onlooker)
+    assert onlooker.steps == 1
+    assert onlooker.gradients.keys() == onlooker.parameters.keys()
+    assert all(gradient.isfinite().all() for gradient in onlooker.gradients.values())
+    assert any(gradient.abs().max() > 0 for gradient in onlooker.gradients.values())
+    (entry,) = entries
+    assert entry["status"] == "finished"
+    assert math.isfinite(entry["test_loss"])
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_the_keys_of_a_data_file_are_the_loaders_arguments(name):
+    taken = set(inspect.signature(load_dataset).parameters)
+    assert set(compose(f"data={name}").data) == taken
+
+
+@pytest.mark.parametrize("name", choices("norm"))
+def test_the_keys_of_a_norm_file_are_the_methods_options_with_their_defaults(name):
+    options = {key: value for key, value in compose(f"norm={name}").norm.items() if key != "name"}
+    assert options == {key: default for key, (_, default) in NORMS[name].options().items()}
+
+
+def test_a_method_a_file():
+    assert sorted(NORMS) == choices("norm")
+
+
+def test_every_other_key_trains_a_step_too(images):
+    """Everything that is off by default, on."""
+    config = resolve(
+        compose(
+            "data.train_size=16",
+            "batch_size=16",
+            "epochs=1",
+            "device=cpu",
+            "augment.mixup=0.5",
+            "augment.label_smoothing=0.1",
+            "model.dropout=0.5",
+            "model.zero_init_residual=true",
+            "model.activation=gelu",
+            "model.init_scale=0.5",
+            "optim.nesterov=true",
+            "optim.clip_norm=1",
+            "optim.schedule=step",
+            "lr_scaling=sqrt",
+            "norm.momentum=scaled",
+            "evaluation.precise_images=2",
+        )
+    )
+    onlooker = Onlooker()
+    (entry,), _ = train(config, images, [0], "cpu", Processes(), None, onlooker)
+    assert onlooker.steps == 1
+    norm = math.sqrt(sum(gradient.square().sum().item() for gradient in onlooker.gradients.values()))
+    assert norm <= 1 + 1e-5
+    assert entry["status"] == "finished"

@@ -1,0 +1,286 @@
+"""Both spellings of a group, help, Hydra's flags, experiments, and real commands."""
+
+import json
+import re
+import shlex
+
+import pytest
+from omegaconf import OmegaConf
+
+from normbench.cli import normalize, plan
+from normbench.config import GROUPS, choices, conf_dir, default_choices, resolve
+
+# A choice of each group that is not the default.
+OTHER = {
+    "model": "vgg",
+    "norm": "group",
+    "data": "patterns",
+    "augment": "none",
+    "optim": "adamw",
+    "experiment": "demo",
+}
+
+
+def planned(*typed, multirun=False):
+    return plan(normalize(list(typed)), multirun)
+
+
+def plain(config):
+    return OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.fixture
+def composed(command, monkeypatch):
+    """The configurations that a command would run, nothing trained: Hydra's own in a sweep."""
+
+    def run(*arguments):
+        taken = []
+        monkeypatch.setattr("normbench.training.run.execute", lambda config: taken.append(plain(config)) or {})
+        monkeypatch.setattr("normbench.report.print_run", lambda *_: None)
+        monkeypatch.setattr("normbench.report.print_line", lambda *_: None)
+        monkeypatch.setattr("normbench.report.print_sweep", lambda *_: 0)
+        status, _, err = command(*arguments)
+        assert (status, err) == (0, "")
+        return taken
+
+    return run
+
+
+def test_the_test_knows_every_group():
+    assert set(OTHER) == set(GROUPS) == {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    assert all(default_choices().get(group) != choice for group, choice in OTHER.items())
+
+
+@pytest.mark.parametrize("group", [group for group in OTHER if group != "experiment"])
+def test_both_spellings_of_a_group_are_one(group, composed):
+    choice = OTHER[group]
+    (bare,) = composed(f"{group}={choice}")
+    assert composed(f"+{group}={choice}") == [bare]
+    assert composed(f"++{group}={choice}") == [bare]
+    assert composed("-m", f"{group}={choice}") == [bare]
+    assert composed("-m", f"+{group}={choice}") == [bare]
+    (default,) = composed()
+    assert bare[group]["name"] == choice != default[group]["name"]
+    assert {key: value for key, value in bare.items() if key != group} == {
+        key: value for key, value in default.items() if key != group
+    }
+
+
+@pytest.mark.parametrize("group", [group for group in OTHER if group != "experiment"])
+def test_both_spellings_of_a_sweep_over_a_group_are_one(group, composed):
+    values = [default_choices()[group], OTHER[group]]
+    bare = composed("-m", f"{group}={','.join(values)}", "seed=3")
+    assert [config[group]["name"] for config in bare] == values
+    assert [config["seed"] for config in bare] == [3, 3]
+    assert composed("-m", f"+{group}={','.join(values)}", "+seed=3") == bare
+
+
+GRID = [{"norm": norm, "batch_size": size} for norm in ("batch", "group", "none") for size in (128, 2)]
+
+
+def cells(configs):
+    return sorted(({"norm": config["norm"]["name"], "batch_size": config["batch_size"]} for config in configs), key=str)
+
+
+@pytest.mark.parametrize(
+    "typed", [["experiment=demo"], ["+experiment=demo"], ["-m", "experiment=demo"], ["--multirun", "+experiment=demo"]]
+)
+def test_both_spellings_of_an_experiment_sweep_its_grid(typed, composed):
+    configs = composed(*typed)
+    assert cells(configs) == sorted(GRID, key=str)
+    assert {config["study"] for config in configs} == {"demo"}
+    assert {config["replicates"] for config in configs} == {2}
+    assert {config["data"]["train_size"] for config in configs} == {10_000}
+
+
+def test_what_is_typed_replaces_the_grid_of_the_file(composed):
+    assert cells(composed("experiment=demo", "batch_size=4")) == sorted(
+        ({"norm": norm, "batch_size": 4} for norm in ("batch", "group", "none")), key=str
+    )
+    assert cells(composed("batch_size=4,8", "+norm=layer", "experiment=demo")) == [
+        {"norm": "layer", "batch_size": 4},
+        {"norm": "layer", "batch_size": 8},
+    ]
+    assert {config["epochs"] for config in composed("experiment=demo", "epochs=1", "norm=none", "batch_size=2")} == {1}
+
+
+def test_the_plan_is_what_hydra_runs(composed):
+    typed = ["norm=batch,group", "seed=range(0,2)", "optim.lr=0.05"]
+    jobs, multirun, _ = planned(*typed, multirun=True)
+    assert multirun
+    assert [plain(job.config) for job in jobs] == composed("-m", *typed)
+    assert len(jobs) == 4
+    jobs, multirun, _ = planned("experiment=demo", "batch_size=4")
+    assert multirun
+    assert [plain(job.config) for job in jobs] == composed("experiment=demo", "batch_size=4")
+
+
+def test_experiment_null_is_no_experiment(composed):
+    assert composed("experiment=null", "seed=1") == composed("seed=1")
+
+
+def test_hydras_mode_and_globs_sweep(composed):
+    assert [c["seed"] for c in composed("hydra.mode=MULTIRUN", "seed=4,5")] == [4, 5]
+    assert [c["norm"]["name"] for c in composed("-m", "norm=glob(*batch)")] == ["batch", "ghost_batch", "sync_batch"]
+    assert [c["norm"]["name"] for c in composed("-m", "+norm=glob(g*,exclude=ghost*)")] == ["group"]
+
+
+def test_flags_and_overrides_stand_in_any_order(composed):
+    expected = composed("-m", "norm=group,none", "seed=1")
+    assert composed("norm=group,none", "-m", "seed=1") == expected
+    assert composed("norm=group,none", "seed=1", "--multirun") == expected
+
+
+@pytest.mark.parametrize("folder", ["a b", "a,b", "a=b", "[a]", "äb", "{a}", "a$b"])
+def test_a_folder_of_any_name_reaches_the_run(folder, composed):
+    (config,) = composed(f"output='{folder}'")
+    assert config["output"] == folder
+    (config,) = composed("-m", f"output='{folder}'")
+    assert config["output"] == folder
+
+
+# --- Help and Hydra's own flags. --------------------------------------------------------------------------------------
+
+
+def test_help_names_every_group_choice_and_key(command, tmp_path):
+    status, text, err = command("--help")
+    assert (status, err) == (0, "")
+    for group in GROUPS:
+        listed = re.search(rf"^  {group} +((?:.*\n)(?:   +.*\n)*)", text, re.M)
+        names = listed[1].split()
+        assert [name.strip("*") for name in names] == choices(group)
+        assert [name for name in names if name.endswith("*")] == (
+            [f"{default_choices()[group]}*"] if group in default_choices() else []
+        )
+    config = OmegaConf.load(conf_dir() / "config.yaml")
+    for key in config:
+        if key not in ("defaults", "hydra"):
+            assert re.search(rf"^  {key}:( |$)", text, re.M), key
+    for section in ("model", "evaluation", "logging"):
+        for key in config[section]:
+            assert re.search(rf"^    {key}: .*# ", text, re.M), key
+    assert "hydra:" not in text
+    assert list(tmp_path.iterdir()) == []
+    assert command("-h") == (0, text, "")
+
+
+def test_every_key_of_config_yaml_has_its_comment():
+    text = (conf_dir() / "config.yaml").read_text()
+    body = text[text.index("\nbatch_size:") : text.index("\nhydra:")]
+    lines = [line for line in body.splitlines() if re.match(r" *[a-z_]+: +[^#\s]", line)]
+    assert len(lines) > 20
+    assert [line for line in lines if not re.search(r" # .{8}", line)] == []
+
+
+def test_cfg_prints_the_configuration_and_runs_nothing(command, tmp_path):
+    status, text, err = command("--cfg", "job", "+norm=group", "batch_size=2")
+    assert (status, err) == (0, "")
+    config = OmegaConf.create(text)
+    assert (config.norm.name, config.norm.num_groups, config.batch_size) == ("group", 8, 2)
+    assert "hydra" not in config
+    assert list(tmp_path.iterdir()) == []
+    assert command("batch_size=2", "-c", "job", "norm=group") == (0, text, "")
+
+
+def test_cfg_all_holds_hydras_part(command):
+    status, text, _ = command("--cfg", "all")
+    assert status == 0
+    assert OmegaConf.create(text).hydra.output_subdir is None
+
+
+@pytest.mark.parametrize("flag", ["--hydra-help", "--version"])
+def test_hydras_flags_pass_through(flag, command):
+    with pytest.raises(SystemExit) as exit:
+        command(flag)
+    assert exit.value.code in (0, None)
+
+
+def test_info_passes_through(command):
+    status, text, _ = command("--info", "searchpath")
+    assert status == 0
+    assert str(conf_dir()) in text
+
+
+# --- Experiments. -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_plans_and_resolves(name):
+    jobs, multirun, _ = planned(f"experiment={name}")
+    assert multirun == (len(jobs) > 1)
+    for job in jobs:
+        assert resolve(job.config).study == name
+    head = (conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()[:3]
+    assert head[0] == "# @package _global_"
+    assert f"experiment={name}" in head[1]  # the command to type
+
+
+def test_the_demo_runs_without_network_too():
+    """`make demo DATA=patterns`"""
+    jobs, _, _ = planned("experiment=demo", "data=patterns")
+    assert {resolve(job.config).data.name for job in jobs} == {"patterns"}
+
+
+# --- Real commands. ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_of_the_readme(process, tmp_path, tiny):
+    typed = ["+norm=group", "batch_size=2", *(word for word in tiny if not word.startswith("batch_size"))]
+    done = process(*typed)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert re.fullmatch(r"resnet8-group-patterns-b2-s0-.*[0-9a-f]{6}", folder.name)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert f"{result['replicates'][0]['test_acc']:.2f}" in done.stdout
+    assert folder.name in done.stdout.replace("\n", "")
+    assert "epoch 1/1" in done.stderr  # a log takes a line an epoch
+    assert done.stderr.count("\n") == 1
+    command = json.loads((folder / "env.json").read_text())["command"]
+    assert command == shlex.join(["python", "-m", "normbench", *typed])
+    config = OmegaConf.load(folder / "config.yaml")
+    assert (config.norm.name, config.batch_size, config.device in ("cpu", "cuda")) == ("group", 2, True)
+
+
+def test_a_sweep_in_a_process_of_its_own(process, tmp_path, tiny):
+    done = process("-m", "+norm=none,layer", "seed=0,1", *tiny, "logging.progress=none", "output=runs")
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert [name.split("-")[1] for name in folders] == ["layer", "layer", "none", "none"]
+    assert "4 runs; replicates: 4 finished" in done.stdout
+    assert not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "multirun").exists()
+    again = process("-m", "norm=none,layer", "seed=0,1", *tiny, "logging.progress=none", "output=runs")
+    assert again.stdout.count("finished earlier") == 4
+
+
+def test_a_failed_run_stops_no_sweep_and_shows_in_the_exit_status(command, monkeypatch, tmp_path, tiny):
+    from normbench.training import run
+
+    train = run.train
+
+    def broken(config, *rest):
+        if config.norm.name == "none":
+            raise RuntimeError("out of paper\nand ink")
+        return train(config, *rest)
+
+    monkeypatch.setattr(run, "train", broken)
+    typed = ["-m", "norm=none,layer", *tiny, "logging.progress=none"]
+    status, out, err = command(*typed)
+    assert status == 1
+    assert "1 failed, 1 finished" in out
+    assert "RuntimeError: out of paper" in out
+    assert "Traceback" in err  # a bug, not a mistake of the user
+    assert "2 runs" in out
+    statuses = {
+        path.name.split("-")[1]: json.loads((path / "result.json").read_text())["status"]
+        for path in (tmp_path / "outputs").iterdir()
+        if path.is_dir()
+    }
+    assert statuses == {"none": "failed", "layer": "finished"}
+
+    monkeypatch.setattr(run, "train", train)  # mended: the failed run is taken up again, the other is not
+    status, out, err = command(*typed)
+    assert (status, err) == (0, "")
+    assert out.count("finished earlier") == 1
+    assert "2 runs; replicates: 2 finished" in out

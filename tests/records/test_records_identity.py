@@ -1,0 +1,186 @@
+"""The name of a run."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from normbench.config import CHECKS, NOT_IDENTITY, resolve
+from normbench.records.identity import identity, run_id
+
+# Key → another valid value; and the choices that the key needs.
+CHANGES = {
+    "batch_size": 64,
+    "epochs": 3,
+    "seed": 1,
+    "replicates": 2,
+    "lr_scaling": "sqrt",
+    "precision": "float64",
+    "model.width": 24,
+    "model.activation": "gelu",
+    "model.dropout": 0.1,
+    "model.init_scale": 0.5,
+    "model.zero_init_residual": True,
+    "data.val_size": 500,
+    "data.train_size": 4000,
+    "data.test_size": 100,
+    "data.split_seed": 1,
+    "augment.crop": 2,
+    "augment.flip": False,
+    "augment.mixup": 0.2,
+    "augment.label_smoothing": 0.1,
+    "optim.lr": 0.05,
+    "optim.momentum": 0.8,
+    "optim.nesterov": True,
+    "optim.weight_decay": 0.001,
+    "optim.schedule": "step",
+    "optim.warmup_samples": 10,
+    "optim.milestones": [0.25],
+    "optim.gamma": 0.5,
+    "optim.clip_norm": 1.0,
+    "norm.momentum": 0.2,
+    "norm.eps": 1e-4,
+    "norm.affine": False,
+    "evaluation.precise_images": 100,
+}
+SAME = {
+    "device": "cuda",
+    "deterministic": True,
+    "threads": 1,
+    "output": "elsewhere",
+    "force": True,
+    "study": "demo",
+    "checkpoint_seconds": 1,
+    "evaluation.batch_size": 10,
+    "data.root": "elsewhere",
+    "logging.progress": "none",
+    "logging.tensorboard": False,
+    "logging.histogram_epochs": 0,
+    "logging.grad_norm_steps": 1,
+}
+
+
+@pytest.fixture
+def base(compose):
+    return resolve(compose("data=patterns", "device=cpu"))
+
+
+def changed(config, key, value):
+    config = OmegaConf.create(OmegaConf.to_container(config))
+    OmegaConf.update(config, key, value)
+    return config
+
+
+def test_the_tables_above_name_every_key(base):
+    elsewhere = {"stack", "model.depth", "optim.betas", "optim.eps"}  # adamw's, vgg's; stack: see below
+    names = {key for key in CHECKS if key.endswith(".name")}
+    checked = set(CHECKS) | {f"norm.{key}" for key in ("momentum", "eps", "affine")}
+    assert checked - elsewhere - names == CHANGES.keys() | SAME.keys()
+    assert {key for key in SAME if not key.startswith("logging.")} == set(NOT_IDENTITY) - {"logging"}
+
+
+def test_a_run_is_named_after_what_it_is(compose):
+    assert re.fullmatch(r"resnet8-batch-b128-s0-[0-9a-f]{6}", run_id(resolve(compose("device=cpu"))))
+    short = resolve(compose("norm=group", "batch_size=2", "device=cpu"))
+    assert re.fullmatch(r"resnet8-group-b2-s0-[0-9a-f]{6}", run_id(short))
+    long = resolve(
+        compose(
+            "model=vgg", "norm=group", "norm.num_groups=4", "data=patterns", "optim=adamw", "optim.lr=0.002", "epochs=3"
+        )
+    )
+    assert re.fullmatch(r"vgg-group-patterns-adamw-num_groups4-b128-s0-epochs3-lr0\.002-[0-9a-f]{6}", run_id(long)), (
+        run_id(long)
+    )
+    many = resolve(compose("seed=7", "replicates=3", "augment=none"))
+    assert re.fullmatch(r"resnet8-batch-none-b128-s7-r3-[0-9a-f]{6}", run_id(many))
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_what_can_change_the_result_changes_the_name(key, base):
+    other = run_id(changed(base, key, CHANGES[key]))
+    assert other.rpartition("-")[2] != run_id(base).rpartition("-")[2]
+    if key == "precision" or key == "optim.warmup_samples":  # settled by default: these show in the hash alone
+        return
+    spelt = {"batch_size": "b64", "seed": "s1", "replicates": "r2", "optim.milestones": "milestones0.25"}
+    value = CHANGES[key]
+    word = spelt.get(key, f"{key.rpartition('.')[2]}{f'{value:g}' if isinstance(value, float) else value}")
+    assert word in other.split("-") or f"-{word}-" in other
+
+
+@pytest.mark.parametrize("key", SAME)
+def test_what_cannot_change_the_result_does_not(key, base):
+    assert run_id(changed(base, key, SAME[key])) == run_id(base)
+
+
+def test_choices_of_the_groups_change_the_name(compose):
+    typed = [[], ["model=resnet14"], ["norm=layer"], ["data=patterns"], ["augment=none"], ["optim=adamw"]]
+    names = [run_id(resolve(compose(*words))) for words in typed]
+    assert len(set(names)) == len(names)
+    adamw, vgg = resolve(compose("optim=adamw")), resolve(compose("model=vgg"))
+    assert run_id(changed(adamw, "optim.betas", [0.9, 0.99])) != run_id(adamw)
+    assert run_id(changed(adamw, "optim.eps", 1e-7)) != run_id(adamw)
+    assert run_id(changed(vgg, "model.depth", 13)) != run_id(vgg)
+
+
+def test_processes_are_part_of_the_name(base):
+    """Batch normalization sees each process's share alone."""
+    assert run_id(base, 2) != run_id(base)
+    assert "-p2-" in run_id(base, 2)
+    assert identity(base, 2) == identity(base) | {"processes": 2}
+
+
+def test_no_two_of_some_thousand_configurations_share_a_name(compose):
+    norms = [resolve(compose(f"norm={name}", "device=cpu")) for name in ("batch", "group", "none", "layer")]
+    names, count = set(), 0
+    for config in norms:
+        config = OmegaConf.create(OmegaConf.to_container(config))
+        for size, seed, lr, epochs, decay, width in itertools.product(
+            (2, 4, 8, 32, 128), range(5), (0.01, 0.0101, 0.1), (1, 10), (0.0, 5e-4), (16, 32)
+        ):
+            config.batch_size, config.seed, config.optim.lr = size, seed, lr
+            config.epochs, config.optim.weight_decay, config.model.width = epochs, decay, width
+            names.add(run_id(config))
+            count += 1
+    assert count == 2400
+    assert len(names) == count
+
+
+def test_a_number_is_the_same_however_it_is_typed(base, compose):
+    ids = {run_id(resolve(compose("data=patterns", "device=cpu", word))) for word in ("augment.mixup=0", "seed=0")}
+    assert ids == {run_id(base)}
+    ids = [run_id(resolve(compose(f"optim.lr={word}"))) for word in ("1", "1.0", "1e0")]
+    assert len(set(ids)) == 1
+
+
+def test_numbers_that_print_alike_are_told_apart(base):
+    close = [run_id(changed(base, "optim.lr", lr)) for lr in (0.05, 0.05 + 1e-9, 0.05 + 1e-15)]
+    assert len(set(close)) == 3
+
+
+def test_a_name_is_a_folder_name_whatever_the_values(base):
+    config = base
+    for key, value in CHANGES.items():
+        config = changed(config, key, value)
+    name = run_id(config)
+    assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
+    assert len(name) <= 130
+    assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-b64-s1-r2-")
+
+
+def test_a_name_is_the_same_in_every_process(compose):
+    expected = run_id(resolve(compose("norm=group", "optim.milestones=[0.3,0.6]", "device=cpu")))
+    code = """
+from normbench.cli import plan
+from normbench.config import resolve
+from normbench.records.identity import run_id
+jobs, _, _ = plan(["optim.milestones=[0.3,0.6]", "device=cpu", "norm=group"], False)
+print(run_id(resolve(jobs[0].config)))
+"""
+    environment = os.environ | {"PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == expected
