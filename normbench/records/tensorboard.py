@@ -1,20 +1,60 @@
-"""TensorBoard: scalars, histograms of γ and of the gradients, hparams; one event file a session, no extra runs."""
+"""TensorBoard: scalars, histograms of γ and of the gradients, hparams; one event file a session, no extra runs.
 
+Importing this takes a second: only runs that log do.
+"""
+
+import itertools
 import math
+import os
+import socket
+import time
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
 from normbench.config import flatten
+from normbench.norms.plain import Norm
 from normbench.records.directory import RunDirectory, plainly
 
 
+class EventFile:
+    """A TensorBoard event file, written in this thread: torch's SummaryWriter has one of its own, which dies of a full
+    disk with a traceback. Raises OSError.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 10**9}.{socket.gethostname()}.{os.getpid()}.{next(_COUNT)}"
+        self.file = open(folder / name, "xb")  # noqa: SIM115 (open for as long as the run)
+        self.records = RecordWriter(self.file)
+        self.add(file_version="brain.Event:2")
+
+    def add(self, **content) -> None:
+        self.records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+_COUNT = itertools.count()
+
+
 class Board:
-    """Writes the epochs of a run. step: the session's first; what an interrupted session wrote beyond it is purged."""
+    """Writes the epochs of a run, each session into a file of its own.
 
-    def __init__(self, directory: RunDirectory, step: int):
-        from torch.utils.tensorboard import SummaryWriter  # imported here: only runs that log pay for it
+    A later session needs no purge (which would take the curves of the other stacks with it): an epoch's scalars are
+    written once its checkpoint is, so no session writes them again.
+    """
 
+    def __init__(self, directory: RunDirectory, step: int = 0):
         self.path = directory.path / "tensorboard"
         with plainly(self.path):
-            self.writer = SummaryWriter(self.path, purge_step=step if step else None)
+            self.file = EventFile(self.path)
 
     def scalars(self, rows: list[dict]) -> None:
         """One epoch's rows of metrics.csv, a curve a seed."""
@@ -22,13 +62,11 @@ class Board:
             for row in rows:
                 for key in ("train_loss", "train_acc", "val_loss", "val_acc", "grad_norm", "lr"):
                     if row[key] is not None and math.isfinite(row[key]):
-                        self.writer.add_scalar(f"{key}/seed{row['seed']}", row[key], row["step"])
-            self.writer.flush()
+                        self._scalar(f"{key}/seed{row['seed']}", row[key], row["step"])
+            self.file.flush()
 
     def histograms(self, model, step: int) -> None:
         """γ of every norm layer, and the gradients of every parameter, over all replicates."""
-        from normbench.norms.plain import Norm
-
         with plainly(self.path):
             for name, module in model.named_modules():
                 if isinstance(module, Norm) and module.weight is not None:
@@ -37,24 +75,25 @@ class Board:
                 if parameter.grad is not None:
                     self._histogram(f"gradient/{name}", parameter.grad, step)
 
+    def _scalar(self, tag, value, step):
+        self.file.add(step=step, summary=scalar(tag, value))
+
     def _histogram(self, tag, values, step):
         values = values[values.isfinite()]
         if values.numel():
-            self.writer.add_histogram(tag, values.float().cpu(), step)
+            self.file.add(step=step, summary=histogram(tag, values.float().cpu(), bins=64))
 
     def hparams(self, config, result: dict) -> None:
         """The configuration and the mean accuracies, written into this very run (add_hparams would make another)."""
-        from torch.utils.tensorboard.summary import hparams
-
         values = {k: v if isinstance(v, int | float | bool | str) else str(v) for k, v in flatten(config).items()}
         entries = result["replicates"]
         means = {f"mean/{key}": sum(entry[key] for entry in entries) / len(entries) for key in ("val_acc", "test_acc")}
         with plainly(self.path):
             for summary in hparams(values, means):
-                self.writer.file_writer.add_summary(summary)
+                self.file.add(summary=summary)
             for key, value in means.items():
-                self.writer.add_scalar(key, value, 0)
+                self._scalar(key, value, 0)
 
     def close(self) -> None:
         with plainly(self.path):
-            self.writer.close()
+            self.file.close()

@@ -185,8 +185,12 @@ def train(config, data, seeds, device, processes: Processes, saved, session) -> 
             break
 
     # The end: the test set is read here and nowhere else.
+    # What is kept from here on holds the running averages as training left them, also while others stand in.
+    final = state(config.epochs, 0)
+    final["model"] = {key: value.clone() for key, value in final["model"].items()}
+
     def watch():
-        session.watch(lambda: state(config.epochs, 0))
+        session.watch(lambda: final | {"seconds": clock.total()})
 
     entries = [
         {"seed": seed, "status": "diverged" if seed in diverged else "finished", "diverged_epoch": diverged.get(seed)}
@@ -219,7 +223,7 @@ def train(config, data, seeds, device, processes: Processes, saved, session) -> 
             note("_precise")
 
     cost = clock.summary(config, replicates)
-    return [entry | {"seconds": round(clock.total(), 3)} | cost for entry in entries], state(config.epochs, 0)
+    return [entry | {"seconds": round(clock.total(), 3)} | cost for entry in entries], final
 
 
 class Clock:

@@ -155,7 +155,6 @@ def test_no_cuda_device_here_is_told(command, monkeypatch):
     "arguments",
     [
         ["+norm=gruop", "batch_size=2"],
-        ["norm=group", "norm.num_groups=3"],
         ["-m", "data=patterns", "norm=batch,none", "batch_size=2,6000"],
     ],
 )

@@ -165,6 +165,48 @@ def test_tensorboard_hparams(finished, events):
         assert event.value == pytest.approx(sum(entry[key] for entry in entries) / 3, rel=1e-6)
 
 
+def test_tensorboard_scalars_are_metrics_after_a_resume_too(tiny, compose, tmp_path, monkeypatch):
+    """Interrupted in the second stack, after its first epoch and again in the middle of its second."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from normbench.training.run import Session
+    from normbench.training.signals import Stopped
+
+    config = compose(*tiny, "replicates=2", "stack=1", "epochs=3", f"output={tmp_path}", "logging.progress=none")
+    done = []
+
+    def stopping(kind, after):
+        original = getattr(Session, kind)
+
+        def call(self, *arguments):
+            original(self, *arguments)
+            done.append(kind)
+            if done.count(kind) == after:
+                self.request.number = 15
+
+        return call
+
+    for kind, after in (("epoch", 4), ("step", 3)):  # each stack has 3 epochs of 2 steps
+        done.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, kind, stopping(kind, after))
+            with pytest.raises(Stopped):
+                execute(config)
+    assert execute(config)["status"] == "finished"
+
+    (folder,) = tmp_path.iterdir()
+    assert len(list((folder / "tensorboard").iterdir())) == 3  # one a session
+    accumulator = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "histograms": 0})
+    accumulator.Reload()
+    for seed in "01":
+        expected = [(int(row["step"]), float(row["val_loss"])) for row in rows_of(folder) if row["seed"] == seed]
+        curve = [(event.step, event.value) for event in accumulator.Scalars(f"val_loss/seed{seed}")]
+        assert [step for step, _ in curve] == [step for step, _ in expected] == [2, 4, 6]
+        assert [value for _, value in curve] == pytest.approx([value for _, value in expected], rel=1e-6)
+    tag = next(tag for tag in accumulator.Tags()["histograms"] if tag.startswith("gamma/"))
+    assert [event.step for event in accumulator.Histograms(tag)].count(2) >= 2  # a stack each
+
+
 # --- Again. -----------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +274,7 @@ def test_a_run_that_diverges_is_an_outcome(tiny, command, tmp_path):
         *tiny, "norm=none", "optim.lr=1e30", "lr_scaling=none", "optim.warmup_samples=0", "logging.progress=none"
     )
     assert (status, err) == (0, "")
-    assert "diverged in epoch 1" in " ".join(out.split()) or "diverged" in out
+    assert "diverged" in out
     (folder,) = (tmp_path / "outputs").iterdir()
     result = strict(folder / "result.json")
     (entry,) = result["replicates"]

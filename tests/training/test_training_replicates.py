@@ -1,0 +1,74 @@
+"""R replicates side by side are R runs of one seed each."""
+
+import pytest
+import torch
+from training_runs import outcomes
+
+from normbench.norms import NORMS
+from normbench.training import loop
+
+EVERYTHING = ("model.dropout=0.2", "augment.mixup=0.4", "augment.label_smoothing=0.1", "optim.clip_norm=1.0")
+
+
+def assert_close(a: dict, b: dict, tolerance: float):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if key == "status" or value in (None, ""):
+            assert value == b[key], key
+        else:
+            assert float(value) == pytest.approx(float(b[key]), rel=tolerance, abs=tolerance), key
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_stacked_run_equals_the_run_of_each_seed_alone(run, norm):
+    options = [f"norm={norm}", "precision=float64", *EVERYTHING]
+    options += ["norm.ghost_size=4"] if norm == "ghost_batch" else []
+    stacked, rows, _ = run(*options, "replicates=3", "stack=3", "seed=4")
+    for r in (0, 2):
+        alone, alone_rows, _ = run(*options, f"seed={4 + r}")
+        for a, b in zip(rows[2 * r : 2 * r + 2], alone_rows, strict=True):
+            assert_close(a, b, 1e-8)
+        assert_close(outcomes(stacked)[r], outcomes(alone)[0], 1e-8)
+
+
+def test_stacks_of_different_sizes_give_the_same_run(run):
+    whole = run("norm=batch", "precision=float64", "replicates=3", "stack=3")
+    parts = run("norm=batch", "precision=float64", "replicates=3", "stack=2")
+    for a, b in zip(whole[1], parts[1], strict=True):
+        assert_close(a, b, 1e-8)
+    assert [entry["stack"] for entry in parts[0]["replicates"]] == [2, 2, 1]
+    for a, b in zip(outcomes(whole[0]), outcomes(parts[0]), strict=True):
+        assert_close(a, b, 1e-8)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_diverged_replicate_is_noted_and_harms_no_other(run, monkeypatch, tmp_path, norm):
+    clean, clean_rows, _ = run(f"norm={norm}", "replicates=3", "stack=3")
+    make_model = loop.make_model
+
+    def poisoned(config, seeds):
+        model = make_model(config, seeds)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.chunk(3)[1].fill_(float("nan"))
+        return model
+
+    monkeypatch.setattr(loop, "make_model", poisoned)
+    result, rows, _ = run(f"norm={norm}", "replicates=3", "stack=3", output=tmp_path / "poisoned")
+    assert [entry["status"] for entry in result["replicates"]] == ["finished", "diverged", "finished"]
+    assert result["status"] == "finished"
+    lost = result["replicates"][1]
+    assert lost["diverged_epoch"] == 1
+    assert lost["test_acc"] == 10.0
+    assert lost["test_loss"] is None
+    # bit for bit what they were beside a healthy one
+    assert [row for row in rows if row["seed"] != "1"] == [row for row in clean_rows if row["seed"] != "1"]
+    assert outcomes(result)[0::2] == outcomes(clean)[0::2]
+    assert [row["epoch"] for row in rows if row["seed"] == "1"] == ["1"]
+
+
+def test_a_run_whose_replicates_all_diverge_ends_there(run):
+    result, rows, _ = run("norm=none", "optim.lr=1e12", "lr_scaling=none", "epochs=3", "replicates=2", "stack=2")
+    assert result["status"] == "diverged"
+    assert [entry["diverged_epoch"] for entry in result["replicates"]] == [1, 1]
+    assert [row["epoch"] for row in rows] == ["1", "1"]

@@ -1,0 +1,149 @@
+"""A run broken off at any moment goes on to the bits of the uninterrupted one."""
+
+import json
+import signal
+import sys
+import time
+
+import pytest
+from training_runs import command, metrics, only_folder, outcomes
+
+from normbench.training import run as run_module
+from normbench.training.signals import Stopped
+
+OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augment.mixup=0.3")
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 12, 13, 14, 20, 26, 29, 31, 33, 40, 62])
+def test_stopped_at_any_moment_and_resumed(run, monkeypatch, tmp_path, stop_at):
+    """A run is watched at each step and at each batch of an evaluation: 24 steps, 4 + 8 + 2 + 8 batches a stack."""
+    whole, rows, _ = run(*OPTIONS, "norm.momentum=0.1")
+    calls, watch = [0], run_module.Session.watch
+
+    def stopping(session, state):
+        calls[0] += 1
+        if calls[0] == stop_at:
+            session.request.number = signal.SIGTERM
+        watch(session, state)
+
+    monkeypatch.setattr(run_module.Session, "watch", stopping)
+    with pytest.raises(Stopped) as stopped:
+        run(*OPTIONS, output=tmp_path / "resumed")
+    assert stopped.value.exit_status == 143
+    resumed, resumed_rows, _ = run(*OPTIONS, output=tmp_path / "resumed")
+    assert calls[0] > stop_at
+    assert "repeated" not in resumed
+    assert resumed_rows == rows
+    assert outcomes(resumed) == outcomes(whole)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+LONG = ("norm=group", "data.train_size=1600", "batch_size=2", "epochs=1", "checkpoint_seconds=0.2")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    process = command(*LONG, output=output)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    folder = only_folder(output)
+    return metrics(folder), outcomes(json.loads((folder / "result.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
+    ids=["kill", "term", "int"],
+)
+def test_a_real_process_ended_by_a_signal_goes_on(tmp_path, uninterrupted, number, status):
+    process = command(*LONG, output=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("*/checkpoint.pt")), process)
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "Traceback" not in errors
+    if number != signal.SIGKILL:
+        assert "to go on: python -m normbench data=patterns" in errors
+    folder = only_folder(tmp_path)
+    assert not (folder / "result.json").exists()
+
+    again = command(*LONG, "logging.progress=lines", output=tmp_path)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert "going on from step" in errors
+    assert only_folder(tmp_path) == folder
+    assert (metrics(folder), outcomes(json.loads((folder / "result.json").read_text()))) == uninterrupted
+
+
+def test_a_failed_run_is_recorded_and_taken_up_again(run, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "train", broken)
+        with pytest.raises(ZeroDivisionError):
+            run("norm=none")
+    result, rows, folder = run("norm=none")
+    assert result["status"] == "finished"
+    assert len(rows) == 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "train", broken)
+        with pytest.raises(ZeroDivisionError):
+            run("norm=none", "force=true")
+    record = json.loads((folder / "result.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", "ZeroDivisionError: of ours")
+
+
+def test_two_processes_share_each_batch(tmp_path):
+    """torchrun with sync_batch equals one process with batch, and writes its records once."""
+    options = ("precision=float64", "replicates=2", "stack=2", "augment.mixup=0.3", "optim.clip_norm=1.0")
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "normbench")
+    two = command("norm=sync_batch", *options, output=tmp_path / "two", launcher=launcher)
+    one = command("norm=batch", *options, output=tmp_path / "one")
+    errors = [process.communicate(timeout=150)[1] for process in (two, one)]
+    assert (two.returncode, one.returncode) == (0, 0), errors
+    folders = only_folder(tmp_path / "two"), only_folder(tmp_path / "one")
+    for a, b in zip(*map(metrics, folders), strict=True):
+        for key in a:
+            assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-8, abs=1e-8), key
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    for a, b in zip(*map(outcomes, results), strict=True):
+        for key in a.keys() - {"status", "diverged_epoch"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-8, abs=1e-8), key
+    assert json.loads((folders[0] / "env.json").read_text())["processes"] == 2
+
+
+def test_the_live_bar_on_a_terminal(tmp_path):
+    """In a real pseudo-terminal: epoch, loss, validation accuracy, images a second, time left."""
+    pty = pytest.importorskip("pty")
+    import os
+
+    command_line = [sys.executable, "-m", "normbench", "data=patterns", "data.train_size=4000", "batch_size=16"]
+    command_line += ["epochs=2", "model.width=8", "data.test_size=50", f"output={tmp_path}", "threads=1"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ |= {"TERM": "xterm-256color", "COLUMNS": "160"}
+        os.execvp(command_line[0], command_line)
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    text = shown.decode()
+    for expected in ("epoch 1/2", "epoch 2/2", "loss", "val", " %", "images/s", "0:0", "test acc"):
+        assert expected in text

@@ -1,0 +1,282 @@
+"""What a step computes, against plain PyTorch and torchvision in float64."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as tv
+from torch import nn
+from torch.nn import functional as F
+
+from normbench.cli import normalize, plan
+from normbench.config import make_model, resolve
+from normbench.data import load_dataset
+from normbench.data.inputs import Inputs
+from normbench.norms import NORMS
+from normbench.norms.plain import Conv2d, Linear
+from normbench.training.augment import Epoch, mean_losses, with_border
+from normbench.training.evaluate import evaluate
+from normbench.training.optimizer import (
+    clip_gradients,
+    gradient_norms,
+    lr_factor,
+    make_optimizer,
+    scaled_lr,
+)
+from normbench.training.random import derive
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+def config(*overrides):
+    jobs, _, _ = plan(normalize(["data=patterns", *overrides]), False)
+    return resolve(jobs[0].config)
+
+
+def augment(crop=0, flip=False, mixup=0.0):
+    return SimpleNamespace(crop=crop, flip=flip, mixup=mixup)
+
+
+def images(n, seed=0):
+    return torch.randint(256, (n, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+class PlainResNet8(nn.Module):
+    """He's ResNet-8 written out with torch's own layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.first_bn = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        sizes = [(16, 16, 1), (16, 32, 2), (32, 64, 2)]
+        self.convs1 = nn.ModuleList(nn.Conv2d(i, o, 3, s, 1, bias=False) for i, o, s in sizes)
+        self.convs2 = nn.ModuleList(nn.Conv2d(o, o, 3, 1, 1, bias=False) for _, o, _ in sizes)
+        self.bns1 = nn.ModuleList(nn.BatchNorm2d(o) for _, o, _ in sizes)
+        self.bns2 = nn.ModuleList(nn.BatchNorm2d(o) for _, o, _ in sizes)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = F.relu(self.first_bn(self.first(x)))
+        for conv1, bn1, conv2, bn2 in zip(self.convs1, self.bns1, self.convs2, self.bns2, strict=True):
+            y = bn2(conv2(F.relu(bn1(conv1(x)))))
+            if y.shape != x.shape:
+                x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+            x = F.relu(x + y)
+        return self.last(x.mean((2, 3)))
+
+    def weights(self):
+        yield self.first
+        for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):
+            yield from (conv1, conv2)
+        yield self.last
+
+
+def test_a_whole_run_equals_a_plain_pytorch_loop(run):
+    """Same first weights, same order, no augmentation: the losses and accuracies of a loop written with torch alone."""
+    result, rows, _ = run(
+        "norm=batch", "model.width=16", "augment=none", "precision=float64", "augment.label_smoothing=0.1", "seed=3",
+        "optim.schedule=step", "optim.nesterov=true", "evaluation.precise_images=0",
+    )  # fmt: skip
+    data = load_dataset("patterns", root=None, train_size=96, val_size=100, test_size=100)
+    net = PlainResNet8().double()
+    drawn = torch.Generator().manual_seed(derive(3, "init"))
+    with torch.no_grad():
+        for layer in net.weights():
+            if isinstance(layer, nn.Linear):
+                layer.weight.copy_(torch.empty(10, 64).uniform_(-1 / 8, 1 / 8, generator=drawn))
+                layer.bias.zero_()
+            else:
+                std = math.sqrt(2 / layer.weight[0].numel())
+                layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, std, generator=drawn))
+    decayed = {id(layer.weight) for layer in net.weights()}
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for p in net.parameters() if id(p) in decayed], "weight_decay": 5e-4},
+            {"params": [p for p in net.parameters() if id(p) not in decayed]},
+        ],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+    )
+
+    data_mean, data_std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (data.mean, data.std))
+
+    def inputs(part):
+        return (part.permute(0, 3, 1, 2).double() / 255 - data_mean) / data_std
+
+    for epoch in range(2):
+        order = torch.randperm(96, generator=torch.Generator().manual_seed(derive(3, "order", epoch)))
+        net.train()
+        losses = []
+        for step in range(12):
+            samples = 96 * epoch + 8 * step
+            factor = (samples + 8) / 9 if samples < 9 else 0.1 ** ((samples >= 96) + (samples >= 144))
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 * 8 / 128 * min(factor, 1)
+            batch = order[8 * step : 8 * step + 8]
+            loss = F.cross_entropy(net(inputs(data.train_images[batch])), data.train_labels[batch], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        net.eval()
+        with torch.no_grad():
+            logits = net(inputs(data.val_images))
+        assert float(rows[epoch]["train_loss"]) == pytest.approx(sum(losses) / 12, rel=1e-9)
+        assert float(rows[epoch]["val_loss"]) == pytest.approx(
+            F.cross_entropy(logits, data.val_labels).item(), rel=1e-9
+        )
+        accuracy = 100 * (logits.argmax(1) == data.val_labels).double().mean().item()
+        assert float(rows[epoch]["val_acc"]) == pytest.approx(accuracy)
+    with torch.no_grad():
+        logits = net(inputs(data.test_images))
+    entry = result["replicates"][0]
+    assert entry["test_loss"] == pytest.approx(F.cross_entropy(logits, data.test_labels).item(), rel=1e-9)
+
+
+def test_crop_and_flip_equal_torchvisions():
+    originals, labels = images(20), torch.arange(20)
+    epoch = Epoch(with_border(originals, 4), labels, [7, 8], 3, augment(crop=4, flip=True), batch_size=6)
+    assert epoch.steps == 3
+    seen = []
+    for step in range(3):
+        batch, truth, partners = epoch.batch(step)
+        assert partners is None
+        assert batch.shape == (6, 32, 32, 2, 3)
+        for r in range(2):
+            for i in range(6):
+                at = 6 * step + i
+                index = epoch.order[at, r]
+                padded = tv.pad(originals[index].permute(2, 0, 1), [4])
+                expected = tv.crop(padded, int(epoch.top[at, r]), int(epoch.left[at, r]), 32, 32)
+                if epoch.flip[at, r]:
+                    expected = tv.horizontal_flip(expected)
+                assert torch.equal(batch[i, :, :, r].permute(2, 0, 1), expected)
+                assert truth[r, i] == index
+                seen.append((r, int(index)))
+    assert len(set(seen)) == 36  # each image at most once a replicate
+    assert epoch.top.min() >= 0
+    assert epoch.top.max() <= 8
+
+
+def test_augmentation_is_drawn_over_its_whole_range_and_anew_each_epoch():
+    epochs = [Epoch(images(2000), torch.zeros(2000), [1], e, augment(4, True), 10) for e in (0, 1)]
+    for epoch in epochs:
+        assert set(epoch.top.flatten().tolist()) == set(epoch.left.flatten().tolist()) == set(range(9))
+        assert 0.45 < epoch.flip.double().mean() < 0.55
+        assert torch.equal(epoch.order.flatten().sort().values, torch.arange(2000))
+    assert not torch.equal(epochs[0].order, epochs[1].order)
+    assert not torch.equal(epochs[0].flip, epochs[1].flip)
+
+
+def test_processes_take_the_parts_of_one_batch():
+    whole = Epoch(with_border(images(32), 4), torch.arange(32), [0, 1], 0, augment(4, True, 0.5), 8)
+    parts = [
+        Epoch(with_border(images(32), 4), torch.arange(32), [0, 1], 0, augment(4, True, 0.5), 8, (k, 2)) for k in (0, 1)
+    ]
+    x, labels, (others, other_labels, share) = whole.batch(2)
+    pieces = [part.batch(2) for part in parts]
+    assert torch.equal(x, torch.cat([piece[0] for piece in pieces]))
+    assert torch.equal(labels, torch.cat([piece[1] for piece in pieces], 1))
+    assert torch.equal(others, torch.cat([piece[2][0] for piece in pieces]))
+    assert torch.equal(other_labels, torch.cat([piece[2][1] for piece in pieces], 1))
+    assert all(torch.equal(share, piece[2][2]) for piece in pieces)
+
+
+def test_mixup_pairs_each_image_with_another_and_the_loss_equals_soft_targets():
+    epoch = Epoch(images(16), torch.arange(16) % 10, [5], 0, augment(mixup=0.4), 8)
+    batch, labels, (others, other_labels, share) = epoch.batch(1)
+    assert torch.equal(others, batch.roll(1, 0))
+    assert torch.equal(other_labels, labels.roll(1, 1))
+    assert share.shape == (1,)
+    assert 0 < share.item() < 1
+    logits = torch.randn(1, 8, 10, dtype=torch.float64)
+    soft = share * F.one_hot(labels, 10) + (1 - share) * F.one_hot(other_labels, 10)
+    expected = F.cross_entropy(logits[0], soft[0], label_smoothing=0.2)
+    loss = share * mean_losses(logits, labels, 0.2) + (1 - share) * mean_losses(logits, other_labels, 0.2)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_inputs_are_standardized_per_channel():
+    dataset = SimpleNamespace(mean=MEAN, std=STD)
+    x = images(4)
+    y = Inputs(dataset, "cpu", torch.float64).repeated(x, 2)
+    expected = tv.normalize(x.permute(0, 3, 1, 2).double() / 255, MEAN, STD)
+    torch.testing.assert_close(y, expected.repeat(1, 2, 1, 1), rtol=1e-12, atol=1e-12)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def optim(**options):
+    return SimpleNamespace(
+        **({"warmup_samples": 0, "schedule": "cosine", "milestones": [0.5, 0.75], "gamma": 0.1} | options)
+    )
+
+
+def test_schedules():
+    # warm-up: linear in samples, its end reached whatever the batch size
+    for batch in (2, 8, 32):
+        factors = [lr_factor(s, batch, 1000, optim(warmup_samples=64)) for s in range(0, 64, batch)]
+        assert factors == pytest.approx([(s + batch) / 64 for s in range(0, 64, batch)])
+    # cosine: 1 at its start, 1/2 half way, 0 at the end
+    cosine = optim(warmup_samples=200)
+    assert [lr_factor(s, 1, 1000, cosine) for s in (200, 600, 1000)] == pytest.approx([1, 0.5, 0], abs=1e-12)
+    steps = optim(schedule="step")
+    assert [lr_factor(s, 1, 1000, steps) for s in (0, 499, 500, 749, 750, 999)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+    assert lr_factor(999, 1, 1000, optim(schedule="constant")) == 1
+    assert [scaled_lr(0.1, 32, rule) for rule in ("linear", "sqrt", "none")] == pytest.approx([0.025, 0.05, 0.1])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_weight_decay_reaches_the_weights_of_convolutions_and_linear_layers_alone(norm, name):
+    cfg = config(f"norm={norm}", f"optim={name}")
+    model = make_model(cfg, [0])
+    optimizer = make_optimizer(model, cfg.optim)
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    weights = {id(m.weight) for m in model.modules() if isinstance(m, Conv2d | Linear)}
+    assert decayed == weights
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_gradient_norms_and_clipping_are_each_replicates_own():
+    cfg = config("norm=group")
+    stacked = make_model(cfg, [1, 2, 3]).double()
+    x = torch.randn(4, 9, 32, 32, dtype=torch.float64)
+    x[:, 6:] *= 50
+    loss = lambda logits: logits.square().sum()  # noqa: E731
+    loss(stacked(x)).backward()
+    norms = gradient_norms(list(stacked.parameters()), 3)
+    limit = float(norms.median())
+    clip_gradients(list(stacked.parameters()), norms, limit)
+    for r, seed in enumerate((1, 2, 3)):
+        alone = make_model(cfg, [seed]).double()
+        loss(alone(x[:, 3 * r : 3 * r + 3])).backward()
+        norm = torch.nn.utils.clip_grad_norm_(alone.parameters(), limit)
+        assert norms[r].item() == pytest.approx(norm.item(), rel=1e-9)
+        for a, b in zip(stacked.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(a.grad.chunk(3)[r], b.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_evaluation_by_hand_and_logits_that_are_not_finite():
+    dataset = SimpleNamespace(mean=MEAN, std=STD)
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    logits = torch.randn(2, 5, 10, dtype=torch.float64)
+    logits[0, range(5), labels] = 9.0
+    logits[1, 0, 0] = 9.0
+    logits[1, 1] = float("nan")  # argmax of NaNs is a class like any other, maybe the right one
+    logits[1, 2:, 9] = 20.0
+    parts = iter(logits.split(2, 1))
+    losses, accuracies = evaluate(
+        lambda x: next(parts), images(5), labels, Inputs(dataset, "cpu", torch.float64), 2, batch_size=2
+    )
+    assert accuracies == [100.0, 20.0]
+    assert losses[0] == pytest.approx(F.cross_entropy(logits[0], labels).item())
+    assert math.isnan(losses[1])
+
+
+def test_derived_seeds_differ_by_seed_purpose_and_counter():
+    seeds = {derive(s, p, e) for s in range(20) for p in ("init", "order", "augment") for e in range(20)}
+    assert len(seeds) == 1200
+    assert all(0 <= seed < 2**63 for seed in seeds)
