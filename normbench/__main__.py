@@ -63,7 +63,7 @@ def _main(command: list[str]) -> int:
         flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
         with plainly(jobs[0].config.output):  # Hydra makes the folder of a sweep
             _hydra(["--multirun", *flags, *for_hydra], lambda config: _attempt(config, failures))
-        return print_sweep([job.config for job in jobs], failures)
+        return print_sweep(jobs, failures)
     except Stopped as stopped:
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)

@@ -195,6 +195,7 @@ CHECKS: dict[str, Check] = {
     "optim.clip_norm": optional(POSITIVE),
     "evaluation.batch_size": integer(1),
     "evaluation.precise_images": integer(0),
+    "evaluation.precise_augment": boolean,
     "logging.progress": one_of(("auto", "bar", "lines", "none")),
     "logging.tensorboard": boolean,
     "logging.histogram_epochs": integer(0),

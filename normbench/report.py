@@ -15,6 +15,12 @@ from normbench.training.processes import launched
 from normbench.training.progress import duration
 
 
+def _console() -> Console:
+    """As wide as the terminal; wide enough for any table in a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def mean_text(values: list[float]) -> str:
     """`71.23`, or `71.23 ± 0.41` with the half-width of the 95 % t interval of the mean, where there are several."""
     n = len(values)
@@ -36,7 +42,7 @@ def print_line(result: dict) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     again = "finished earlier; " if result.get("repeated") else ""
-    Console().print(
+    _console().print(
         f"{result['run_id']}: {again}{statuses(result)}; "
         f"val acc {accuracy(result, 'val_acc')} %, test acc {accuracy(result, 'test_acc')} %",
         highlight=False,
@@ -58,7 +64,7 @@ def print_run(result: dict, config) -> None:
     """The result of a single run: a row a replicate."""
     if int(os.environ.get("RANK", 0)):
         return
-    console = Console()
+    console = _console()
     precise = any("test_acc_precise" in entry for entry in result["replicates"])
     table = Table(title=result["run_id"], title_justify="left")
     for name in ("seed", "status", "val acc %", "test acc %", *(["test acc %, precise stat."] if precise else [])):
@@ -81,30 +87,46 @@ def print_run(result: dict, config) -> None:
     console.print(str(Path(config.output) / result["run_id"]), soft_wrap=True, highlight=False)
 
 
-def print_sweep(configs: list, failures: dict[str, str]) -> int:
+def _typed(job) -> dict[str, str]:
+    return dict(override.split("=", 1) for override in job.overrides)
+
+
+def _swept(jobs) -> list[str]:
+    """The keys by which the runs of a sweep differ."""
+    rows = [_typed(job) for job in jobs]
+    return [key for key in rows[0] if len({row.get(key) for row in rows}) > 1]
+
+
+def print_sweep(jobs: list, failures: dict[str, str]) -> int:
     """The table of a sweep, read from its folders. Returns the exit status: 1 if any run failed or is not over."""
-    console, counts = Console(), {}
+    console, counts = _console(), {}
+    swept = _swept(jobs)
     table = Table(title="Sweep: means over the replicates, ± 95 % t interval", title_justify="left")
-    for name in ("run", "n", "status", "val acc %", "test acc %", "precise stat.", "images/s", "time"):
-        table.add_column(name, justify="left" if name in ("run", "status") else "right", overflow="fold")
-    messages = []
-    for config in configs:
-        config = resolve(config, launched())
+    for key in swept:
+        table.add_column(key, justify="left")
+    for name in ("n", "status", "val acc %", "test acc %", "precise stat.", "images/s", "time"):
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
+    messages, folders = [], []
+    for job in jobs:
+        config = resolve(job.config, launched())
         name = run_id(config, launched())
+        folders.append(str(Path(config.output) / name))
+        typed = _typed(job)
+        row = [typed.get(key, "") for key in swept]
         result = RunDirectory(config.output, name).result()
         if result is None or result["status"] == "failed":
             error = failures.get(name) or (result or {}).get("error")
             status = "failed" if error else "not finished"
             messages.append(f"{name}: {error or status}")
             counts[status] = counts.get(status, 0) + 1
-            table.add_row(name, str(config.replicates), status, "–", "–", "–", "–", "–")
+            table.add_row(*row, str(config.replicates), status, "–", "–", "–", "–", "–")
             continue
         entries = result["replicates"]
         for entry in entries:
             counts[entry["status"]] = counts.get(entry["status"], 0) + 1
         speed = entries[0]["images_per_second"]
         table.add_row(
-            name,
+            *row,
             str(len(entries)),
             statuses(result),
             accuracy(result, "val_acc"),
@@ -114,7 +136,8 @@ def print_sweep(configs: list, failures: dict[str, str]) -> int:
             duration(result["seconds"]),
         )
     console.print(table)
-    console.print(f"{len(configs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
+    console.print(f"{len(jobs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
+    console.print("The folder of each run:", *folders, sep="\n  ", soft_wrap=True, highlight=False)
     for message in messages:
         console.print(message, soft_wrap=True, highlight=False, markup=False)
     return 1 if messages else 0

@@ -51,7 +51,7 @@ class Board:
     written once its checkpoint is, so no session writes them again.
     """
 
-    def __init__(self, directory: RunDirectory, step: int = 0):
+    def __init__(self, directory: RunDirectory):
         self.path = directory.path / "tensorboard"
         with plainly(self.path):
             self.file = EventFile(self.path)

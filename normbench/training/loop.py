@@ -214,10 +214,18 @@ def train(config, data, seeds, device, processes: Processes, saved, session) -> 
 
         def population():
             model.eval()
-            for part in precise.split(config.evaluation.batch_size):
+            for x in precise_inputs():
                 watch()
                 with half():
-                    model(inputs.repeated(part, replicates))
+                    model(x)
+
+        def precise_inputs():
+            size = min(config.evaluation.batch_size, len(precise))
+            if not config.evaluation.precise_augment:
+                return (inputs.repeated(part, replicates) for part in precise.split(size))
+            # One more epoch's draws: images in another order, cropped and flipped anew.
+            batches = Epoch(border, data.train_labels, seeds, config.epochs, config.augment, size)
+            return (inputs(batches.batch(step)[0]) for step in range(len(precise) // size))
 
         with precise_statistics(model, population):
             note("_precise")

@@ -155,7 +155,7 @@ class Session:
         if config.logging.tensorboard and self.board is None:
             from normbench.records.tensorboard import Board
 
-            self.board = Board(self.directory, steps_done)
+            self.board = Board(self.directory)
 
     def step(self, epoch: int, state, loss) -> None:
         """A training step is done. state: a function that gives all that a later session needs; loss: of the epoch."""

@@ -107,7 +107,7 @@ def test_a_failed_run_is_recorded_and_taken_up_again(run, monkeypatch):
 def test_two_processes_share_each_batch(tmp_path):
     """torchrun with sync_batch equals one process with batch, and writes its records once."""
     options = ("precision=float64", "replicates=2", "stack=2", "augment.mixup=0.3", "optim.clip_norm=1.0")
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "normbench")
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "normbench")
     two = command("norm=sync_batch", *options, output=tmp_path / "two", launcher=launcher)
     one = command("norm=batch", *options, output=tmp_path / "one")
     errors = [process.communicate(timeout=150)[1] for process in (two, one)]

@@ -75,7 +75,7 @@ def test_a_whole_run_equals_a_plain_pytorch_loop(run):
     """Same first weights, same order, no augmentation: the losses and accuracies of a loop written with torch alone."""
     result, rows, _ = run(
         "norm=batch", "model.width=16", "augment=none", "precision=float64", "augment.label_smoothing=0.1", "seed=3",
-        "optim.schedule=step", "optim.nesterov=true", "evaluation.precise_images=0",
+        "optim.schedule=step", "optim.lr=0.1", "evaluation.precise_images=0",
     )  # fmt: skip
     data = load_dataset("patterns", root=None, train_size=96, val_size=100, test_size=100)
     net = PlainResNet8().double()
