@@ -75,7 +75,9 @@ def plain_loop(data, depth, norm, batch_size, steps, workers) -> float:
     """Seconds per step."""
     model = plain_resnet(depth, norm).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    loader = torch.utils.data.DataLoader(PlainImages(data), batch_size, shuffle=True, drop_last=True, num_workers=workers)
+    loader = torch.utils.data.DataLoader(
+        PlainImages(data), batch_size, shuffle=True, drop_last=True, num_workers=workers
+    )
     for step, (x, labels) in enumerate(loader):
         if step == WARM_UP:
             start = time.perf_counter()

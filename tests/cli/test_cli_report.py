@@ -48,23 +48,23 @@ def entry(status="finished"):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """The configurations of three runs, and a function that writes the result of one."""
+    """The jobs of three runs, and a function that writes the result of one."""
     monkeypatch.setenv("COLUMNS", "300")
-    configs = [plan([f"seed={seed}", f"output={tmp_path}", "device=cpu"], False)[0][0].config for seed in range(3)]
+    jobs, _, _ = plan(["seed=0,1,2", f"output={tmp_path}", "device=cpu"], True)
 
     def write(index, value):
-        name = run_id(resolve(configs[index]))
+        name = run_id(resolve(jobs[index].config))
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "result.json").write_text(json.dumps(value))
         return name
 
-    return configs, write
+    return jobs, write
 
 
 def test_a_sweep_that_went_well_exits_0(sweep, capsys):
-    configs, write = sweep
+    jobs, write = sweep
     names = [write(i, result(entry("diverged" if i == 1 else "finished"))) for i in range(3)]
-    assert print_sweep(configs, {}) == 0  # divergence is an outcome, not a failure
+    assert print_sweep(jobs, {}) == 0  # divergence is an outcome, not a failure
     out = capsys.readouterr().out
     assert all(name in out for name in names)
     assert "42.12" in out
@@ -75,16 +75,16 @@ def test_a_sweep_that_went_well_exits_0(sweep, capsys):
 
 @pytest.mark.parametrize("how", ["failed", "absent", "told"])
 def test_a_sweep_that_lost_a_run_exits_1_and_keeps_its_row(how, sweep, capsys):
-    configs, write = sweep
+    jobs, write = sweep
     for i in (0, 2):
         write(i, result(entry()))
-    name = run_id(resolve(configs[1]))
+    name = run_id(resolve(jobs[1].config))
     failures = {name: "disk full"} if how == "told" else {}
     if how == "failed":
         write(1, {"status": "failed", "error": "RuntimeError: out of paper"})
-    assert print_sweep(configs, failures) == 1
+    assert print_sweep(jobs, failures) == 1
     out = capsys.readouterr().out
     word = {"failed": "RuntimeError: out of paper", "absent": "not finished", "told": "disk full"}[how]
     assert f"{name}: {word}" in out
-    assert out.count(name) == 2  # in the table, and below it
+    assert out.count(name) == 2  # its folder, and what became of it
     assert ("2 finished, 1 not finished" if how == "absent" else "1 failed, 2 finished") in out

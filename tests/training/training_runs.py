@@ -7,7 +7,21 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["data=patterns", "data.train_size=96", "data.val_size=100", "data.test_size=100", "evaluation.batch_size=50", "evaluation.precise_images=60", "epochs=2", "batch_size=8", "threads=1", "model.width=8", "logging.progress=none", "logging.tensorboard=false", "logging.grad_norm_steps=5"]
+SMALL = [
+    "data=patterns",
+    "data.train_size=96",
+    "data.val_size=100",
+    "data.test_size=100",
+    "evaluation.batch_size=50",
+    "evaluation.precise_images=60",
+    "epochs=2",
+    "batch_size=8",
+    "threads=1",
+    "model.width=8",
+    "logging.progress=none",
+    "logging.tensorboard=false",
+    "logging.grad_norm_steps=5",
+]
 
 
 def metrics(folder: Path) -> list[dict]:
