@@ -193,7 +193,7 @@ CHECKS: dict[str, Check] = {
     "optim.milestones": rising_shares,
     "optim.gamma": number(lambda v: 0 < v <= 1, "above 0, at most 1"),
     "optim.clip_norm": optional(POSITIVE),
-    "evaluation.batch_size": integer(1),
+    "evaluation.batch_size": either("auto", integer(1)),
     "evaluation.precise_images": integer(0),
     "evaluation.precise_augment": boolean,
     "logging.progress": one_of(("auto", "bar", "lines", "none")),
@@ -305,6 +305,8 @@ def _settle(config, processes) -> None:
         # On the CPU a batch of 32 images keeps the cores busy, and grouped convolutions cost more than they save.
         config.stack = max(1, 32 // config.batch_size) if on_cpu else config.replicates
     config.stack = min(config.stack, config.replicates)
+    if config.evaluation.batch_size == "auto":
+        config.evaluation.batch_size = 200 if on_cpu else 5000  # on the CPU larger ones fall out of the cache
     if config.norm.get("momentum") == "scaled":
         local = config.batch_size if config.norm.name == "sync_batch" else config.batch_size // processes
         config.norm.momentum = 1 - 0.9 ** (config.norm.get("ghost_size", local) / 128)

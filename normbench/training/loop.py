@@ -20,6 +20,7 @@ from normbench.training.random import derive
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 INIT_IMAGES = 512  # training images that weight normalization is initialized from
+PRECISE_BATCH = 200  # images per forward pass of the precise statistics: earlier layers normalize by these
 TIMED_STEPS = 20  # steps between two readings of the clock
 
 
@@ -89,7 +90,8 @@ def train(config, data, seeds, device, processes: Processes, saved, session) -> 
     def evaluated(images, labels, watch):
         model.eval()
         with half():
-            return evaluate(model, images, labels, inputs, replicates, config.evaluation.batch_size, watch)
+            size = max(1, config.evaluation.batch_size // replicates)
+            return evaluate(model, images, labels, inputs, replicates, size, watch)
 
     session.begin(seeds, rows, first_epoch * steps + first_step)
     for epoch in range(first_epoch, config.epochs):
@@ -220,7 +222,7 @@ def train(config, data, seeds, device, processes: Processes, saved, session) -> 
                     model(x)
 
         def precise_inputs():
-            size = min(config.evaluation.batch_size, len(precise))
+            size = min(PRECISE_BATCH, len(precise))
             if not config.evaluation.precise_augment:
                 return (inputs.repeated(part, replicates) for part in precise.split(size))
             # One more epoch's draws: images in another order, cropped and flipped anew.

@@ -66,6 +66,7 @@ EXAMPLES = {
     "optim.clip_norm": ([None, 0.1, 5], [0, -1, NAN, INF, "no", True]),
     "evaluation.batch_size": ([1, 500], [0, *NO_INTEGER]),
     "evaluation.precise_images": ([0, 10_000], [-1, *NO_INTEGER]),
+    "evaluation.precise_augment": ([True, False], NO_BOOLEAN),
     "logging.progress": (["auto", "bar", "lines", "none"], ["line", None, True]),
     "logging.tensorboard": ([True, False], NO_BOOLEAN),
     "logging.histogram_epochs": ([0, 1], [-1, *NO_INTEGER]),

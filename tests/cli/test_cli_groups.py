@@ -90,7 +90,7 @@ def test_both_spellings_of_an_experiment_sweep_its_grid(typed, composed):
     assert cells(configs) == sorted(GRID, key=str)
     assert {config["study"] for config in configs} == {"demo"}
     assert {config["replicates"] for config in configs} == {2}
-    assert {config["data"]["train_size"] for config in configs} == {10_000}
+    assert {config["data"]["train_size"] for config in configs} == {5000}
 
 
 def test_what_is_typed_replaces_the_grid_of_the_file(composed):

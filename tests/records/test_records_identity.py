@@ -36,7 +36,7 @@ CHANGES = {
     "augment.label_smoothing": 0.1,
     "optim.lr": 0.05,
     "optim.momentum": 0.8,
-    "optim.nesterov": True,
+    "optim.nesterov": False,
     "optim.weight_decay": 0.001,
     "optim.schedule": "step",
     "optim.warmup_samples": 10,
@@ -47,6 +47,7 @@ CHANGES = {
     "norm.eps": 1e-4,
     "norm.affine": False,
     "evaluation.precise_images": 100,
+    "evaluation.precise_augment": True,
 }
 SAME = {
     "device": "cuda",

@@ -158,7 +158,7 @@ def test_tensorboard_hparams(finished, events):
     start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert start.hparams["norm.name"].string_value == "batch"
     assert start.hparams["batch_size"].number_value == 16
-    assert start.hparams["optim.lr"].number_value == pytest.approx(0.1)
+    assert start.hparams["optim.lr"].number_value == pytest.approx(0.2)
     entries = strict(finished[0] / "result.json")["replicates"]
     for key in ("val_acc", "test_acc"):
         (event,) = events.Scalars(f"mean/{key}")

@@ -72,3 +72,17 @@ def test_a_run_whose_replicates_all_diverge_ends_there(run):
     assert result["status"] == "diverged"
     assert [entry["diverged_epoch"] for entry in result["replicates"]] == [1, 1]
     assert [row["epoch"] for row in rows] == ["1", "1"]
+
+
+def test_precise_statistics_may_be_of_augmented_images(run):
+    """Without augmentation the two are the same; with it only the precise evaluation changes."""
+    plain, _, _ = run("norm=batch", "augment=none", "evaluation.precise_images=96")
+    same, _, _ = run("norm=batch", "augment=none", "evaluation.precise_images=96", "evaluation.precise_augment=true")
+    a, b = outcomes(plain)[0], outcomes(same)[0]
+    assert a["val_loss_precise"] == pytest.approx(b["val_loss_precise"], rel=1e-4)  # the order of the images differs
+    assert a["test_acc"] == b["test_acc"]
+    bare, _, _ = run("norm=batch", "evaluation.precise_images=96")
+    augmented, _, _ = run("norm=batch", "evaluation.precise_images=96", "evaluation.precise_augment=true")
+    c, d = outcomes(bare)[0], outcomes(augmented)[0]
+    assert c["val_loss_precise"] != pytest.approx(d["val_loss_precise"], rel=1e-4)
+    assert c["val_loss"] == d["val_loss"]

@@ -16,7 +16,7 @@ OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augmen
 
 @pytest.mark.parametrize("stop_at", [1, 5, 12, 13, 14, 20, 26, 29, 31, 33, 40, 62])
 def test_stopped_at_any_moment_and_resumed(run, monkeypatch, tmp_path, stop_at):
-    """A run is watched at each step and at each batch of an evaluation: 24 steps, 4 + 8 + 2 + 8 batches a stack."""
+    """A run is watched at each step and at each batch of an evaluation and of the precise statistics."""
     whole, rows, _ = run(*OPTIONS, "norm.momentum=0.1")
     calls, watch = [0], run_module.Session.watch
 
