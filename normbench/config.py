@@ -4,7 +4,6 @@ Every check ends in an InputError that names the key, the value and the choices,
 """
 
 import math
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -32,7 +31,8 @@ NOT_IDENTITY = (
     "logging",
     "data.root",
 )
-TRAINING_IMAGES = {"cifar10": (50_000, 10_000), "patterns": (patterns.TRAIN, patterns.TEST)}
+# Training and test images of each dataset, known without loading it.
+IMAGES = {"cifar10": (50_000, 10_000), "patterns": (patterns.TRAIN, patterns.TEST)}
 
 
 def conf_dir() -> Path:
@@ -170,7 +170,7 @@ CHECKS: dict[str, Check] = {
     "model.init_scale": POSITIVE,
     "model.zero_init_residual": boolean,
     "norm.name": one_of(NORMS),
-    "data.name": one_of(TRAINING_IMAGES),
+    "data.name": one_of(IMAGES),
     "data.root": optional(text),
     "data.val_size": integer(1),
     "data.train_size": optional(integer(1)),
@@ -262,7 +262,9 @@ def _checked_name(config, group, known) -> str:
 
 
 def _check_data(config) -> None:
-    data, (train, test) = config.data, TRAINING_IMAGES[config.data.name]
+    data, (train, test) = config.data, IMAGES[config.data.name]
+    if data.name == "cifar10" and data.root is None:
+        raise InputError("data.root", None, "must be the folder of the data")
     if data.val_size >= train:
         raise InputError(
             "data.val_size", data.val_size, f"{data.name} has {train} training images; at most {train - 1}"
@@ -282,7 +284,7 @@ def _check_data(config) -> None:
 
 def train_images(config) -> int:
     """Images in the training split of a configuration."""
-    return config.data.train_size or TRAINING_IMAGES[config.data.name][0] - config.data.val_size
+    return config.data.train_size or IMAGES[config.data.name][0] - config.data.val_size
 
 
 def samples_per_epoch(config) -> int:
@@ -345,5 +347,9 @@ def _check_model(model_yaml: str, norm_yaml: str, batch: int) -> None:
         raise error.within("norm") if error.key in config.norm else error from None
 
 
+TORCHS_CHOICE = torch.get_num_threads()  # read before any run sets its own
+
+
 def cpu_threads(config) -> int:
-    return config.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or torch.get_num_threads()
+    """CPU threads of a run. torch's choice already follows OMP_NUM_THREADS."""
+    return config.threads or TORCHS_CHOICE

@@ -1,5 +1,6 @@
 """One run, from its configuration to its folder: lock, resume, train stack by stack, write the result."""
 
+import os
 import resource
 import sys
 import time
@@ -45,6 +46,8 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
 
     threads = cpu_threads(config)
     torch.set_num_threads(threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(config.deterministic)
     data = _dataset(device, **config.data)
     saved = None
