@@ -12,16 +12,8 @@ from torch.nn import functional as F
 from normbench.errors import InputError
 
 
-class Conv2d(nn.Conv2d):
-    """torch's convolution, grouped by replicate: weight (R·out_channels)×in_channels×k×k, R×C channels in and out.
-
-    `filters()` is what the convolution multiplies with: the hook of every weight normalization.
-    """
-
-    def __init__(self, in_channels, out_channels, kernel_size, *, replicates=1, groups=1, **conv_options):
-        super().__init__(
-            replicates * in_channels, replicates * out_channels, kernel_size, groups=replicates * groups, **conv_options
-        )
+class _Filters:
+    """What a layer multiplies with is `filters()`, made from its parameters: the hook of every weight normalization."""
 
     def filters(self) -> torch.Tensor:
         return self.weight
@@ -31,11 +23,20 @@ class Conv2d(nn.Conv2d):
         with torch.no_grad():
             self.weight.copy_(filters)
 
+
+class Conv2d(_Filters, nn.Conv2d):
+    """torch's convolution, grouped by replicate: weight (R·out_channels)×in_channels×k×k, R×C channels in and out."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, *, replicates=1, groups=1, **conv_options):
+        super().__init__(
+            replicates * in_channels, replicates * out_channels, kernel_size, groups=replicates * groups, **conv_options
+        )
+
     def forward(self, x):
         return self._conv_forward(x, self.filters(), self.bias)
 
 
-class Linear(nn.Module):
+class Linear(_Filters, nn.Module):
     """R linear layers as one batched product: weight R×out×in, input N×(R·in), output R×N×out."""
 
     def __init__(self, in_features, out_features, *, replicates=1):
@@ -43,13 +44,6 @@ class Linear(nn.Module):
         self.in_features, self.out_features, self.replicates = in_features, out_features, replicates
         self.weight = nn.Parameter(torch.empty(replicates, out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(replicates, out_features))
-
-    def filters(self) -> torch.Tensor:
-        return self.weight
-
-    def set_filters(self, filters: torch.Tensor) -> None:
-        with torch.no_grad():
-            self.weight.copy_(filters)
 
     def forward(self, x):
         x = x.unflatten(1, (self.replicates, self.in_features)).transpose(0, 1)

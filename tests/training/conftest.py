@@ -1,19 +1,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 from training_runs import SMALL, metrics
 
 from normbench.cli import normalize, plan
 from normbench.training.run import execute
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
