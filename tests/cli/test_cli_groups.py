@@ -89,7 +89,7 @@ def test_both_spellings_of_an_experiment_sweep_its_grid(typed, composed):
     configs = composed(*typed)
     assert cells(configs) == sorted(GRID, key=str)
     assert {config["study"] for config in configs} == {"demo"}
-    assert {config["replicates"] for config in configs} == {2}
+    assert {config["replicates"] for config in configs} == {3}
     assert {config["data"]["train_size"] for config in configs} == {5000}
 
 
