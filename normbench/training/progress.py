@@ -5,6 +5,7 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Display:
@@ -21,13 +22,15 @@ class Display:
         self.bar = None
         if style == "bar":
             self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
+                # On a narrow terminal it is the run's name that gives way.
+                TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+                BarColumn(bar_width=12),
                 TextColumn("{task.percentage:>3.0f} %"),
-                TextColumn("{task.fields[rest]}"),
+                TextColumn("{task.fields[rest]}", table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(compact=True),
                 console=self.console,
                 transient=True,
+                expand=True,
             )
             self.task = self.bar.add_task(name, total=total, completed=done, rest="")
             self.bar.start()
