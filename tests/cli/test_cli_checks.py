@@ -1,15 +1,21 @@
 """What each key takes, and what a resolved configuration settles."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from normbench.cli import normalize, plan
-from normbench.config import CHECKS, GROUPS, NOT_IDENTITY, choices, conf_dir, cpu_threads, flatten, norm_checks, resolve
+from normbench.config import CHECKS, GROUPS, NOT_IDENTITY, choices, conf_dir, flatten, norm_checks, resolve
 from normbench.errors import InputError
 from normbench.norms import NORMS
+
+ROOT = Path(__file__).parents[2]
 
 NAN, INF = float("nan"), float("inf")
 NO_INTEGER = [None, True, "1", 1.0, 2.5, [1]]
@@ -205,12 +211,18 @@ def test_devices_of_a_machine_with_cuda(monkeypatch):
         resolve(plan(["device=cuda:2"], False)[0][0].config)
 
 
-def test_threads_of_a_run(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert cpu_threads(OmegaConf.create({"threads": 0})) == 3
-    assert cpu_threads(OmegaConf.create({"threads": 2})) == 2
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert cpu_threads(OmegaConf.create({"threads": 0})) == torch.get_num_threads()
+def test_threads_of_a_run():
+    """As typed, or torch's own choice: OMP_NUM_THREADS where it is set, whatever an earlier run of a sweep took."""
+    code = """
+import torch
+from omegaconf import OmegaConf
+from normbench.config import cpu_threads
+torch.set_num_threads(1)
+print(*(cpu_threads(OmegaConf.create({"threads": n})) for n in (0, 2)))
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "3", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["3", "2"], done.stderr
 
 
 def test_infinity_is_no_number():
