@@ -2,8 +2,8 @@
 
 import os
 import shlex
+import signal
 import sys
-import traceback
 
 from normbench.errors import UserError
 
@@ -18,7 +18,7 @@ def main() -> int:
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"normbench: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before or between runs; a run under way writes its checkpoint first
+    except KeyboardInterrupt:  # before the first run; a run under way writes its checkpoint first
         return 130
 
 
@@ -45,47 +45,28 @@ def _main(command: list[str]) -> int:
             raise UserError(" ".join(str(error).split())) from None
         return 0
 
-    from normbench.config import resolve
-    from normbench.records.directory import plainly
-    from normbench.report import print_run, print_sweep
-    from normbench.training.processes import launched
+    from normbench.report import print_plan, print_run, print_sweep
+    from normbench.sweep import run_sweep, runs_of
     from normbench.training.run import execute
     from normbench.training.signals import Stopped
 
-    for job in jobs:
-        resolve(job.config, launched())  # every mistake of a sweep shows before its first run
+    runs = runs_of(jobs)  # every mistake of a sweep shows before its first run
     try:
+        if arguments.dry_run:
+            print_plan(runs)
+            return 0
         if not multirun:
             result = execute(jobs[0].config)
             print_run(result, jobs[0].config)
             return 0
-        failures: dict[str, str] = {}
-        flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        with plainly(jobs[0].config.output):  # Hydra makes the folder of a sweep
-            _hydra(["--multirun", *flags, *for_hydra], lambda config: _attempt(config, failures))
-        return print_sweep(jobs, failures)
-    except Stopped as stopped:
+        run_sweep(runs, for_hydra)
+        return print_sweep(runs)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        number = getattr(stopped, "number", signal.SIGINT)
         if int(os.environ.get("RANK", 0)) == 0:
-            print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
-        return stopped.exit_status
-
-
-def _attempt(config, failures: dict[str, str]) -> None:
-    """One run of a sweep: its failure is told and kept, and stops nothing."""
-    from normbench.config import resolve
-    from normbench.records.identity import run_id
-    from normbench.report import print_line
-    from normbench.training.processes import launched
-    from normbench.training.run import execute
-
-    try:
-        print_line(execute(config))
-    except UserError as error:
-        failures[run_id(resolve(config, launched()), launched())] = str(error)
-        print(f"normbench: {error}", file=sys.stderr)
-    except Exception as error:
-        failures[run_id(resolve(config, launched()), launched())] = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+            name, command = signal.Signals(number).name, os.environ["NORMBENCH_COMMAND"]
+            print(f"normbench: stopped by {name}; to go on: {command}", file=sys.stderr)
+        return 128 + number
 
 
 def _hydra(arguments: list[str], task) -> None:

@@ -35,6 +35,7 @@ def parse_flags(command: list[str]):
         raise UserError(f"{message}; keys are written key=value, without dashes (see --help)")
 
     parser = get_args_parser()
+    parser.add_argument("--dry-run", action="store_true")
     parser.error = refuse
     arguments = parser.parse_intermixed_args(command)
     for flag in ("--config-path", "--config-name", "--config-dir", "--experimental-rerun"):
@@ -109,32 +110,50 @@ def values(override: Override) -> list[str]:
 
 
 def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[str]]:
-    """All the runs of a command, composed; whether it is a sweep; and the overrides for Hydra.
+    """All the runs of a command, composed; whether it is a sweep; and the overrides that concern Hydra.
 
-    overrides: normalized. An experiment file may hold a grid (hydra.sweeper.params) and say that it is a sweep
-    (hydra.mode); what is typed replaces its values. Raises InputError for the first thing wrong.
+    overrides: normalized. An experiment file may hold a grid (`hydra.sweeper.params`), further grids (`grids`) and say
+    that it is a sweep (`hydra.mode`). What is typed replaces the values of the grid; of the further grids it keeps the
+    runs that agree with it. Raises InputError for the first thing wrong.
     """
     parsed = [_parse(override) for override in overrides]
+    own = [o for o in parsed if not _is_hydras(o.key_or_group)]
+    typed = {o.key_or_group for o in own}
+    for_hydra = [o.input_line for o in parsed if _is_hydras(o.key_or_group)]
+    for_hydra += [o.input_line for o in own if o.key_or_group in ("experiment", "output") and len(values(o)) == 1]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        experiment = [o.input_line for o in parsed if o.key_or_group == "experiment"]
-        for_hydra = [o.input_line for o in parsed if _is_hydras(o.key_or_group)]
-        if experiment or for_hydra:
-            hydra = _compose(experiment + for_hydra, whole=True).hydra
-            multirun = multirun or str(hydra.mode) == "RunMode.MULTIRUN"
-            grid = hydra.sweeper.get("params") or {}
-            typed = {o.key_or_group for o in parsed}
+        rows: list[tuple[str, ...]] = []
+        if for_hydra:
+            config = _compose(for_hydra, whole=True)
+            multirun = multirun or str(config.hydra.mode) == "RunMode.MULTIRUN"
             if multirun:
-                added = [f"{key}={value}" for key, value in grid.items() if key not in typed]
-                parsed = [_parse(override) for override in added] + parsed
-                # Hydra's sweeper would multiply the typed values with the file's.
-                overrides = [*overrides, *(f"~hydra.sweeper.params.{key}" for key in grid if key in typed)]
-        for override in parsed:
+                grid = config.hydra.sweeper.get("params") or {}
+                added = [_parse(f"{key}={value}") for key, value in grid.items() if key not in typed]
+                rows += _product([*added, *own])
+                for further in config.get("grids") or []:
+                    rows += _further(further, own)
+        for override in own:
             if override.is_sweep_override() and not multirun:
                 raise InputError(override.key_or_group, ",".join(values(override)), "several values: add -m to sweep")
-        own = [o for o in parsed if not _is_hydras(o.key_or_group)]
-        columns = [[f"{o.key_or_group}={v}" for v in values(o)] for o in own]
-        jobs = [Job(row, _compose(list(row))) for row in itertools.product(*columns)]
-    return jobs, multirun, overrides
+        jobs = [Job(row, _compose(list(row))) for row in dict.fromkeys(rows or _product(own))]
+    return jobs, multirun, for_hydra
+
+
+def _product(overrides: list[Override]) -> list[tuple[str, ...]]:
+    """Every combination of the values of some overrides, the first varying slowest."""
+    return list(itertools.product(*[[f"{o.key_or_group}={v}" for v in values(o)] for o in overrides]))
+
+
+def _further(grid: dict[str, object], typed: list[Override]) -> list[tuple[str, ...]]:
+    """The combinations of one of an experiment's further grids that agree with what is typed."""
+    columns = [_parse(f"{key}={value}") for key, value in grid.items()]
+    allowed = {o.key_or_group: values(o) for o in typed if o.key_or_group in grid}
+    others = [o for o in typed if o.key_or_group not in grid]
+    return [
+        row
+        for row in _product([*columns, *others])
+        if all(value in allowed.get(key, [value]) for key, _, value in (word.partition("=") for word in row))
+    ]
 
 
 def _compose(overrides: list[str], whole: bool = False) -> DictConfig:
@@ -196,7 +215,8 @@ def help_text() -> str:
         lines += [f"    {line}" for line in source if not line.startswith(("#", "name:"))]
     lines += [
         "",
-        "Flags: -m, --multirun: a sweep. --cfg job: print the configuration and stop. --hydra-help: Hydra's own.",
+        "Flags: -m, --multirun: a sweep. --dry-run: list the runs with their status and time, and stop.",
+        "       --cfg job: print the configuration and stop. --hydra-help: Hydra's own.",
         f"Files of the groups: {os.path.relpath(conf_dir())}",
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 Every check ends in an InputError that names the key, the value and the choices, before any work starts.
 """
 
+import csv
 import math
 from collections.abc import Callable
 from functools import cache
@@ -30,7 +31,10 @@ NOT_IDENTITY = (
     "evaluation.batch_size",
     "logging",
     "data.root",
+    "optim.rates",
 )
+# What an experiment file says beside the configuration of its runs.
+OF_A_STUDY = ("grids", "claims", "figure", "tunes")
 # Training and test images of each dataset, known without loading it.
 IMAGES = {"cifar10": (50_000, 10_000), "patterns": (patterns.TRAIN, patterns.TEST)}
 
@@ -182,7 +186,8 @@ CHECKS: dict[str, Check] = {
     "augment.mixup": NOT_NEGATIVE,
     "augment.label_smoothing": SHARE,
     "optim.name": one_of(("sgd", "adamw")),
-    "optim.lr": POSITIVE,
+    "optim.lr": either("tuned", POSITIVE),
+    "optim.rates": text,
     "optim.momentum": SHARE,
     "optim.nesterov": boolean,
     "optim.betas": two_betas,
@@ -225,8 +230,10 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
 
     config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in
-    which device, precision, stack, norm.momentum and optim.warmup_samples are settled. Raises InputError.
+    which device, precision, stack, norm.momentum, optim.lr and optim.warmup_samples are settled, less what an
+    experiment file says about its study. Raises InputError.
     """
+    config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
     try:
         config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:  # an interpolation that the user wrote
@@ -305,15 +312,38 @@ def _settle(config, processes) -> None:
         config.precision = "float32" if on_cpu else "bfloat16"
     if config.stack == "auto":
         # On the CPU a batch of 32 images keeps the cores busy, and grouped convolutions cost more than they save.
-        config.stack = max(1, 32 // config.batch_size) if on_cpu else config.replicates
+        most = max(1, 32 // config.batch_size) if on_cpu else config.replicates
+        config.stack = math.ceil(config.replicates / math.ceil(config.replicates / most))  # 3 and 2 rather than 4 and 1
     config.stack = min(config.stack, config.replicates)
     if config.evaluation.batch_size == "auto":
         config.evaluation.batch_size = 200 if on_cpu else 5000  # on the CPU larger ones fall out of the cache
     if config.norm.get("momentum") == "scaled":
         local = config.batch_size if config.norm.name == "sync_batch" else config.batch_size // processes
         config.norm.momentum = 1 - 0.9 ** (config.norm.get("ghost_size", local) / 128)
+    if config.optim.lr == "tuned":
+        config.optim.lr = tuned_rate(config.optim.rates, config.model.name, config.optim.name, config.norm.name)
     if config.optim.warmup_samples is None:
         config.optim.warmup_samples = config.epochs * samples_per_epoch(config) // 20
+
+
+def tuned_rate(path: str, model: str, optimizer: str, method: str) -> float:
+    """The rate of a method in a table of tuned rates, which `scripts/table.py tune_lr` writes.
+
+    path: relative to the working directory or else to the project. A method that is batch normalization over other
+    groups of images takes the rate of batch. Raises InputError where the table has none.
+    """
+    file = next((f for f in (Path(path), conf_dir().parent / path) if f.is_file()), None)
+    if file is None:
+        raise InputError(
+            "optim.rates", path, "no such table; make study STUDY=tune_lr writes it, or give optim.lr a number"
+        )
+    with open(file, newline="") as lines:
+        rates = {(row["model"], row["optimizer"], row["method"]): float(row["lr"]) for row in csv.DictReader(lines)}
+    wanted = (model, optimizer, {"ghost_batch": "batch", "sync_batch": "batch"}.get(method, method))
+    if wanted not in rates:
+        known = ", ".join("/".join(key) for key in sorted(rates))
+        raise InputError("optim.lr", "tuned", f"{file} has no rate for {'/'.join(wanted)}; it has {known}")
+    return rates[wanted]
 
 
 def norm_options(config) -> dict:

@@ -1,6 +1,9 @@
 """Mistakes that a user can mend: told in one line, without a traceback."""
 
+import sys
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import wraps
 
 
 class UserError(Exception):
@@ -36,3 +39,17 @@ def choices_text(value, choices) -> str:
     close = get_close_matches(str(value), choices, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}choices: {', '.join(choices)}"
+
+
+def one_line(main: Callable[[], None]) -> Callable[[], None]:
+    """A script's main function that ends with one line and exit status 2 at a user's mistake."""
+
+    @wraps(main)
+    def guarded():
+        try:
+            main()
+        except UserError as error:
+            print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return guarded

@@ -8,10 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
-from normbench.config import resolve
-from normbench.records.directory import RunDirectory
-from normbench.records.identity import run_id
-from normbench.training.processes import launched
+from normbench.records.directory import OVER
+from normbench.sweep import Run, estimates
 from normbench.training.progress import duration
 
 
@@ -87,39 +85,37 @@ def print_run(result: dict, config) -> None:
     console.print(str(Path(config.output) / result["run_id"]), soft_wrap=True, highlight=False)
 
 
-def _typed(job) -> dict[str, str]:
-    return dict(override.split("=", 1) for override in job.overrides)
+def _typed(run: Run) -> dict[str, str]:
+    return dict(override.split("=", 1) for override in run.job.overrides)
 
 
-def _swept(jobs) -> list[str]:
-    """The keys by which the runs of a sweep differ."""
-    rows = [_typed(job) for job in jobs]
-    return [key for key in rows[0] if len({row.get(key) for row in rows}) > 1]
+def _swept(runs: list[Run]) -> list[str]:
+    """The keys by which the runs of a sweep differ, those of its first run first."""
+    rows = [_typed(run) for run in runs]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if len({row.get(key) for row in rows}) > 1]
 
 
-def print_sweep(jobs: list, failures: dict[str, str]) -> int:
+def print_sweep(runs: list[Run]) -> int:
     """The table of a sweep, read from its folders. Returns the exit status: 1 if any run failed or is not over."""
     console, counts = _console(), {}
-    swept = _swept(jobs)
+    swept = _swept(runs)
     table = Table(title="Sweep: means over the replicates, ± 95 % t interval", title_justify="left")
     for key in swept:
         table.add_column(key, justify="left")
     for name in ("n", "status", "val acc %", "test acc %", "precise stat.", "images/s", "time"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
-    messages, folders = [], []
-    for job in jobs:
-        config = resolve(job.config, launched())
-        name = run_id(config, launched())
-        folders.append(str(Path(config.output) / name))
-        typed = _typed(job)
+    messages = []
+    for run in runs:
+        typed = _typed(run)
         row = [typed.get(key, "") for key in swept]
-        result = RunDirectory(config.output, name).result()
+        result = run.directory.result()
         if result is None or result["status"] == "failed":
-            error = failures.get(name) or (result or {}).get("error")
+            error = run.error or (result or {}).get("error")
             status = "failed" if error else "not finished"
-            messages.append(f"{name}: {error or status}")
+            messages.append(f"{run.name}: {error or status}")
             counts[status] = counts.get(status, 0) + 1
-            table.add_row(*row, str(config.replicates), status, "–", "–", "–", "–", "–")
+            table.add_row(*row, str(run.config.replicates), status, "–", "–", "–", "–", "–")
             continue
         entries = result["replicates"]
         for entry in entries:
@@ -135,9 +131,34 @@ def print_sweep(jobs: list, failures: dict[str, str]) -> int:
             "–" if speed is None else f"{speed:,.0f}",
             duration(result["seconds"]),
         )
-    console.print(table)
-    console.print(f"{len(jobs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
-    console.print("The folder of each run:", *folders, sep="\n  ", soft_wrap=True, highlight=False)
-    for message in messages:
-        console.print(message, soft_wrap=True, highlight=False, markup=False)
+    if int(os.environ.get("RANK", 0)) == 0:
+        folders = [str(run.directory.path) for run in runs]
+        console.print(table)
+        console.print(
+            f"{len(runs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
+        )
+        console.print("The folder of each run:", *folders, sep="\n  ", soft_wrap=True, highlight=False)
+        for message in messages:
+            console.print(message, soft_wrap=True, highlight=False, markup=False)
     return 1 if messages else 0
+
+
+def print_plan(runs: list[Run]) -> None:
+    """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take."""
+    console, left, counts = _console(), 0.0, {}
+    swept = _swept(runs)
+    table = Table(title="Runs", title_justify="left")
+    for key in (*swept, "n", "status", "time from start", "run"):
+        table.add_column(key, justify="right" if key in ("n", "time from start") else "left", no_wrap=key != "run")
+    for run, seconds in zip(runs, estimates(runs), strict=True):
+        status, typed = run.directory.status(), _typed(run)
+        counts[status] = counts.get(status, 0) + 1
+        left += 0 if status in OVER and not run.config.force else seconds
+        table.add_row(
+            *(typed.get(key, "") for key in swept), str(run.config.replicates), status, duration(seconds), run.name
+        )
+    console.print(table)
+    console.print(
+        f"{len(runs)} runs: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items())) + "; "
+        f"about {duration(left)} of training left on this machine, one run at a time. Nothing was run."
+    )

@@ -14,6 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from normbench.errors import UserError
 
+OVER = ("finished", "diverged")  # statuses of a run that nothing has to be done for
+PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
+
 METRICS = (
     "seed",
     "epoch",
@@ -29,6 +32,10 @@ METRICS = (
 )
 
 
+class Busy(UserError):
+    """Another process is working on this run."""
+
+
 class RunDirectory:
     """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/ and, last, result.json."""
 
@@ -37,14 +44,14 @@ class RunDirectory:
 
     @contextmanager
     def locked(self):
-        """Hold the run for this process alone. Raises UserError if another process holds it or it cannot be made."""
+        """Hold the run for this process alone. Raises Busy if another process holds it, UserError if it cannot be made."""
         with plainly(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=PROBE_SECONDS)
             except Timeout:
-                raise UserError(f"{self.path}: another process is working on this run; nothing was done") from None
+                raise Busy(f"{self.path}: another process is working on this run; nothing was done") from None
         try:
             yield self
         finally:
@@ -56,6 +63,23 @@ class RunDirectory:
             return json.loads((self.path / "result.json").read_text())
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
+
+    def status(self) -> str:
+        """finished, diverged, failed, running (some process holds it), stopped, or missing (never begun)."""
+        if result := self.result():
+            return result["status"]
+        if not self.path.is_dir():
+            return "missing"
+        try:
+            with FileLock(self.path / ".lock").acquire(timeout=0):
+                pass
+        except Timeout:
+            return "running"
+        except OSError:  # a folder that may be read but not written: nobody works there as this user
+            pass
+        if result := self.result():  # it ended since the first look
+            return result["status"]
+        return "stopped" if (self.path / "config.yaml").exists() else "missing"
 
     def forget(self, everything: bool) -> None:
         """Forget an earlier failure, to try again from its checkpoint; or everything, to run again from the start."""

@@ -4,11 +4,13 @@ import os
 import resource
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
 from normbench.config import cpu_threads, resolve, samples_per_epoch
 from normbench.data import load_dataset
@@ -16,7 +18,7 @@ from normbench.errors import InputError, UserError
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
 from normbench.records.identity import run_id
-from normbench.training.loop import train
+from normbench.training.loop import TIMED_STEPS, train
 from normbench.training.processes import Processes, join, launched, leave
 from normbench.training.progress import Display
 from normbench.training.signals import Stopped, stop_requests
@@ -50,6 +52,7 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(config.deterministic)
     data = _dataset(device, **config.data)
+    _forget_peak_memory(device)
     saved = None
     if processes.first:
         directory.forget(everything=config.force)
@@ -90,6 +93,31 @@ def _header(config, directory, status) -> dict:
         "batch_size": config.batch_size,
         "epochs": config.epochs,
     }
+
+
+def trial(config) -> float:
+    """Seconds that training takes per image and replicate, from a few steps of a stack on generated images.
+
+    config: resolved. Data of another size in memory and the evaluations are left out, so that it is a little low.
+    """
+    size = config.batch_size * max(1, min(TIMED_STEPS, 5000 // config.batch_size))
+    config = OmegaConf.create(OmegaConf.to_container(config))
+    config.epochs, config.evaluation.precise_images, config.optim.warmup_samples = 1, 0, 0
+    data = _dataset(config.device, name="patterns", root=None, train_size=min(size, 5900), val_size=50, test_size=50)
+    torch.set_num_threads(cpu_threads(config))
+    seeds = list(range(config.stack))
+    started = time.perf_counter()
+    entries, _ = train(config, data, seeds, config.device, Processes(), None, Unwatched())
+    ms = entries[0]["ms_per_step"]
+    seconds = ms / 1000 if ms else (time.perf_counter() - started) * config.batch_size / size
+    return seconds / config.batch_size / config.stack
+
+
+class Unwatched:
+    """A session that keeps and shows nothing."""
+
+    def __getattr__(self, name):
+        return lambda *_: None
 
 
 class Session:
@@ -207,9 +235,22 @@ class Session:
             self.kept_at = time.monotonic()
 
 
+def _forget_peak_memory(device: str) -> None:
+    """Start measuring anew: earlier runs of this process must not count. (Linux and CUDA can, others cannot.)"""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
 def _peak_memory_mb(device: str) -> float:
-    """Of the device's memory on CUDA, else the largest resident size of this process so far."""
+    """Of the device's memory on CUDA, else the largest resident size of this process, torch itself included."""
     if device != "cpu":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10, 1)
+    except (OSError, StopIteration):
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -1,0 +1,433 @@
+"""Claims: statements fixed in conf/experiment/NAME.yaml before the runs, decided by the study's table alone.
+
+    claims:
+      - name: gn_beats_bn_at_2                     # once in a study
+        statement: GroupNorm beats BatchNorm with running averages at batch size 2
+        source: Wu & He 2018, arXiv 1803.08494
+        kind: difference                           # a − b > margin (greater), or a − b < −margin (less)
+        metric: test_acc                           # a column of numbers; test_acc if left out
+        a: {method: group, batch_size: 2}          # a cell: column: value, or a list of values; null where it is empty
+        b: {method: batch, batch_size: 2, metric: test_acc_precise}   # a cell may have a metric of its own
+        direction: greater
+        margin: 0                                  # ≥ 0, in the metric's unit
+
+Each kind takes, beside name, statement, source and metric:
+
+    difference   a, b, direction, margin           a − b > margin (greater) or a − b < −margin (less)
+    equivalence  a, b, margin                      |a − b| < margin
+    spread       where, over, margin               any two values of the column `over` differ by less than margin
+    trend        where, over, direction, margin    the slope per doubling of `over` is > margin or < −margin
+    recovery     a, b, reference, share            a − b > share · (reference − b), where b falls short of reference
+
+`where` is a cell as well, cut up by the values of `over`: those it lists for that column, else those in the table.
+
+Replicates are paired by seed: a claim is one number a seed, for the seeds that all its cells have, and a t test of their
+mean. A diverged replicate counts at the chance accuracy that the table has for it; what failed or is not over does not
+count. `p` is twice the smaller of two one-sided p values, for the claim and against it: p ≤ 0.05 just where the 95 % t
+interval lies wholly on one side. The verdict follows p_holm, corrected over all claims of the study that can be decided.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from pandas.api.types import is_numeric_dtype
+from yaml import YAMLError
+
+from normbench.analysis.statistics import Interval, bca_interval, holm, slope_weights, t_interval, t_test, tost
+from normbench.config import NOT_NEGATIVE, POSITIVE, Check, number, one_of, text
+from normbench.errors import InputError, UserError, choices_text
+from normbench.records.directory import OVER
+
+ALPHA = 0.05
+FEWEST_SEEDS = 3
+
+KINDS = {
+    "difference": ("a", "b", "direction", "margin"),
+    "equivalence": ("a", "b", "margin"),
+    "spread": ("where", "over", "margin"),
+    "trend": ("where", "over", "direction", "margin"),
+    "recovery": ("a", "b", "reference", "share"),
+}
+SELECTORS = ("a", "b", "reference", "where")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as it stands in the file, checked; what its kind does not take is None, its margin 0."""
+
+    name: str
+    statement: str
+    source: str
+    kind: str
+    metric: str = "test_acc"
+    a: dict | None = None
+    b: dict | None = None
+    reference: dict | None = None
+    where: dict | None = None
+    over: str | None = None
+    direction: str | None = None
+    margin: float = 0.0
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the table says of a claim.
+
+    estimate, low, high: mean over the n paired seeds and 95 % t interval of a − b (difference, equivalence), of the two
+    cells furthest apart (spread), of the slope per doubling (trend), of what a − b exceeds the share by (recovery), in
+    the metric's unit. bca_low, bca_high: its bootstrap interval. p, p_holm: NaN where nothing was tested.
+    verdict: holds, does not hold, inconclusive, not enough runs, or premise not met (recovery without a deficit).
+    """
+
+    name: str
+    statement: str
+    source: str
+    metric: str
+    kind: str
+    n: int
+    estimate: float
+    low: float
+    high: float
+    bca_low: float
+    bca_high: float
+    margin: float
+    p: float
+    p_holm: float
+    verdict: str
+    note: str
+
+
+# --- From the file to claims that are known to be well formed. --------------------------------------------------------
+
+
+def _sentence(value) -> str | None:
+    return None if isinstance(value, str) and value.strip() else "must be a text"
+
+
+def _selector(value) -> str | None:
+    def scalar(v):
+        return v is None or isinstance(v, str | int | float)
+
+    if (
+        isinstance(value, dict)
+        and set(value) - {"metric"}
+        and all(isinstance(column, str) for column in value)
+        and all(scalar(v) or (isinstance(v, list) and v and all(map(scalar, v))) for v in value.values())
+        and isinstance(value.get("metric", ""), str)
+    ):
+        return None
+    return "must be a cell like {method: group, batch_size: [2, 4]}: columns of the table, each with a value or a list"
+
+
+CHECKS: dict[str, Check] = {
+    "name": text,
+    "statement": _sentence,
+    "source": _sentence,
+    "kind": one_of(KINDS),
+    "metric": text,
+    **dict.fromkeys(SELECTORS, _selector),
+    "over": text,
+    "direction": one_of(("greater", "less")),
+    "margin": NOT_NEGATIVE,
+    "share": number(lambda v: 0 < v <= 1, "above 0, at most 1"),
+}
+
+
+def load_claims(path: str | Path) -> list[Claim]:
+    """The claims of an experiment file, under its key `claims`; none without it. Raises UserError."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    return parse_claims(content.get("claims"))
+
+
+def parse_claims(entries: list[dict] | None) -> list[Claim]:
+    """Claims from the list that stands in the file. Raises an InputError that names the claim, key, value and choices."""
+    entries = [] if entries is None else entries
+    if not isinstance(entries, list):
+        raise InputError("claims", _line(entries), "must be a list of claims")
+    claims = []
+    for index, entry in enumerate(entries):
+        claims.append(_parse(entry, index))
+        if claims[-1].name in [claim.name for claim in claims[:-1]]:
+            raise InputError(f"claims[{index}].name", claims[-1].name, "an earlier claim has this name")
+    return claims
+
+
+def _parse(entry, index: int) -> Claim:
+    if not isinstance(entry, dict):
+        raise InputError(f"claims[{index}]", _line(entry), "must be a claim: name, statement, source, kind, …")
+    if wrong := CHECKS["name"](entry.get("name")):
+        raise InputError(f"claims[{index}].name", _line(entry.get("name")), wrong)
+
+    def mistake(key, message):
+        return InputError(f"claims.{entry['name']}.{key}", _line(entry.get(key)), message)
+
+    if wrong := CHECKS["kind"](entry.get("kind")):
+        raise mistake("kind", wrong)
+    kind = entry["kind"]
+    needed = ("name", "statement", "source", "kind", *KINDS[kind])
+    for key in entry:
+        if key not in (*needed, "metric"):
+            raise mistake(key, f"no key of kind {kind}; {choices_text(key, (*needed, 'metric'))}")
+    for key in (*needed, *(["metric"] if "metric" in entry else [])):
+        check = POSITIVE if key == "margin" and kind in ("equivalence", "spread") else CHECKS[key]
+        if wrong := check(entry.get(key)):
+            raise mistake(key, wrong)
+    if "over" in entry and not isinstance(entry["where"].get(entry["over"], []), list):
+        raise mistake("where", f"must leave more than one value of over={entry['over']}")
+    return Claim(**entry | {key: " ".join(entry[key].split()) for key in ("statement", "source")})
+
+
+def _line(value) -> str:
+    """A value on one line, as YAML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_line(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_line, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+# --- From the table to the values of a claim. -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The replicates of one cell by seed: their value (NaN where there is none) and whether they diverged."""
+
+    label: str
+    metric: str
+    values: pd.Series
+    diverged: pd.Series
+
+
+def _matches(column: pd.Series, value) -> pd.Series:
+    if value is None:
+        return column.isna()
+    if not is_numeric_dtype(column):
+        return column.astype(str) == str(value)
+    if isinstance(value, str):
+        return pd.Series(False, column.index)
+    # A rate that was written to a file and read again may differ in its last bit.
+    return pd.Series(np.isclose(column.to_numpy(float, na_value=np.nan), value, rtol=1e-9, atol=0), column.index)
+
+
+def _listed(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _select(claim: Claim, key: str, selector: dict, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a cell. Raises InputError for a column that the table lacks."""
+    chosen = pd.Series(True, runs.index)
+    for column, value in selector.items():
+        if column == "metric":
+            continue
+        if column not in runs:
+            wrong = f"the table has no such column; {choices_text(column, runs.columns)}"
+            raise InputError(f"claims.{claim.name}.{key}.{column}", _line(value), wrong)
+        chosen &= np.any([_matches(runs[column], item) for item in _listed(value)], axis=0)
+    return runs[chosen]
+
+
+def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame) -> _Cell:
+    """Raises InputError where a seed has more than one row, or the metric is no column of numbers."""
+    rows = _select(claim, key, selector, runs)
+    metric = selector.get("metric", claim.metric)
+    numbers = [column for column in runs if is_numeric_dtype(runs[column]) or runs[column].isna().all()]
+    if metric not in numbers:
+        place = f"{key}.metric" if "metric" in selector else "metric"
+        wrong = f"the table has no such column of numbers; {choices_text(metric, numbers)}"
+        raise InputError(f"claims.{claim.name}.{place}", metric, wrong)
+    if rows.seed.duplicated().any():
+        seed = rows.seed[rows.seed.duplicated()].iloc[0]
+        found = ", ".join(rows.run_id[rows.seed == seed])
+        wrong = f"several runs with seed {seed}: {found}; add a column that tells them apart"
+        raise InputError(f"claims.{claim.name}.{key}", _line(selector), wrong)
+    rows = rows.set_index("seed")
+    values = rows[metric].astype(float)
+    return _Cell(label, metric, values.where(rows.status.isin(OVER) & np.isfinite(values)), rows.status.eq("diverged"))
+
+
+def _cells(claim: Claim, runs: pd.DataFrame) -> dict[object, _Cell]:
+    """By key, or by the values of `over`."""
+    if claim.over is None:
+        keys = [key for key in SELECTORS if getattr(claim, key) is not None]
+        return {key: _cell(claim, key, key, getattr(claim, key), runs) for key in keys}
+    if claim.over not in runs:
+        wrong = f"the table has no such column; {choices_text(claim.over, runs.columns)}"
+        raise InputError(f"claims.{claim.name}.over", claim.over, wrong)
+    # Values that the claim lists are cells even where the table has none of their runs.
+    found = _select(claim, "where", claim.where, runs)[claim.over].dropna().unique().tolist()
+    values = claim.where.get(claim.over, sorted(found))
+    if claim.kind == "trend" and not all(POSITIVE(value) is None for value in values):
+        raise InputError(f"claims.{claim.name}.over", claim.over, f"has values that do not double: {_line(values)}")
+    return {
+        value: _cell(claim, "where", f"{claim.over}={_line(value)}", claim.where | {claim.over: value}, runs)
+        for value in values
+    }
+
+
+def _remarks(claim: Claim, runs: pd.DataFrame, cells: list[_Cell], table: pd.DataFrame) -> list[str]:
+    """What a reader has to know about the replicates that stand behind a verdict. table: (seeds, cells), with gaps."""
+    remarks = []
+    for key in SELECTORS:
+        for column, value in (getattr(claim, key) or {}).items():
+            strange = [v for v in _listed(value) if column != "metric" and not _matches(runs[column], v).any()]
+            remarks += [f"no run of the table has {column}={_line(v)}" for v in strange]
+    for cell in cells:
+        if cell.values.isna().all():
+            remarks.append(f"{cell.label}: no {'values of ' + cell.metric if len(cell.values) else 'runs'}")
+    complete = table.dropna().index
+    if len(complete) < len(table):
+        remarks.append(f"{len(table) - len(complete)} of {len(table)} seeds missing")
+    for cell in cells:
+        lost, silent = cell.diverged, cell.diverged & cell.values.isna()
+        if count := lost.reindex(complete, fill_value=False).sum():
+            remarks.append(f"{cell.label}: {count} of {len(complete)} diverged, counted at chance")
+        if silent.any():
+            remarks.append(f"{cell.label}: {silent.sum()} diverged without {cell.metric}, not counted")
+    return list(dict.fromkeys(remarks))
+
+
+# --- From values to verdicts. -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """One number a seed, the one-sided p values for the claim and against it, and what there is to say."""
+
+    contrast: np.ndarray
+    p_for: float
+    p_against: float
+    note: str = ""
+    premise: bool = True
+
+
+def _beyond(contrast: np.ndarray, claim: Claim, **more) -> _Evidence:
+    if claim.direction == "less":
+        p_against, p_for = t_test(contrast, -claim.margin)
+    else:
+        p_for, p_against = t_test(contrast, claim.margin)
+    return _Evidence(contrast, p_for, p_against, **more)
+
+
+def _within(contrast: np.ndarray, margin: float) -> _Evidence:
+    return _Evidence(contrast, tost(contrast, margin), min(t_test(contrast, margin)[0], t_test(contrast, -margin)[1]))
+
+
+def _trend(claim: Claim, x: pd.DataFrame) -> _Evidence:
+    # The weights sum to 0; without the common level the slope of equal values is exactly 0.
+    return _beyond((x - x[[x.columns[0]]].to_numpy()).to_numpy() @ slope_weights(np.log2(x.columns.tolist())), claim)
+
+
+def _spread(claim: Claim, x: pd.DataFrame, cells: dict) -> _Evidence:
+    pairs = {pair: _within((x[pair[0]] - x[pair[1]]).to_numpy(), claim.margin) for pair in combinations(x.columns, 2)}
+    widest = max(pairs, key=lambda pair: abs(pairs[pair].contrast.mean()))
+    contrast = pairs[widest].contrast
+    if contrast.mean() < 0:
+        widest, contrast = widest[::-1], -contrast
+    # The claim is that all pairs lie within (intersection-union: no correction), its contrary that one does not.
+    return _Evidence(
+        contrast,
+        max(pair.p_for for pair in pairs.values()),
+        min(1.0, len(pairs) * min(pair.p_against for pair in pairs.values())),
+        note=f"furthest apart: {cells[widest[0]].label} above {cells[widest[1]].label}",
+    )
+
+
+def _recovery(claim: Claim, x: pd.DataFrame) -> _Evidence:
+    gain, deficit = (x.a - x.b).to_numpy(), (x.reference - x.b).to_numpy()
+    known = t_interval(deficit)
+    if known.low > 0:
+        note = f"recovers {gain.mean() / known.estimate:.0%} of a deficit of {_interval(known)}"
+    else:
+        note = f"no deficit to recover: reference − b is {_interval(known)}"
+    return _beyond(gain - claim.share * deficit, claim, note=note, premise=known.low > 0)
+
+
+def _interval(known: Interval) -> str:
+    return f"{known.estimate:.2f} [{known.low:.2f}, {known.high:.2f}]"
+
+
+def _evidence(claim: Claim, x: pd.DataFrame, cells: dict) -> _Evidence:
+    """x: (seeds, cells), complete, with at least one seed and two cells."""
+    if claim.kind == "trend":
+        return _trend(claim, x)
+    if claim.kind == "spread":
+        return _spread(claim, x, cells)
+    if claim.kind == "recovery":
+        return _recovery(claim, x)
+    contrast = (x.a - x.b).to_numpy()
+    return _within(contrast, claim.margin) if claim.kind == "equivalence" else _beyond(contrast, claim)
+
+
+def _judge(claim: Claim, runs: pd.DataFrame) -> Verdict:
+    """The verdict before Holm's correction: p is NaN where there is nothing to correct."""
+    cells = _cells(claim, runs)
+    table = pd.DataFrame({key: cell.values for key, cell in cells.items()})
+    x = table.dropna()
+    remarks = _remarks(claim, runs, list(cells.values()), table)
+    interval = bca = Interval(math.nan, math.nan, math.nan, 0)
+    p, verdict = math.nan, "not enough runs"
+    if len(cells) < 2:
+        remarks.append(f"fewer than two values of {claim.over}")
+    elif len(x):
+        found = _evidence(claim, x, cells)
+        interval = t_interval(found.contrast)
+        bca = bca_interval(found.contrast, np.random.default_rng([*claim.name.encode()]))
+        if len(x) >= FEWEST_SEEDS:
+            remarks = [found.note, *remarks]
+            verdict = "premise not met"
+            if found.premise:
+                p = min(1.0, 2 * min(found.p_for, found.p_against))
+                verdict = "holds" if found.p_for < found.p_against else "does not hold"
+    return Verdict(
+        name=claim.name,
+        statement=claim.statement,
+        source=claim.source,
+        metric=claim.metric,
+        kind=claim.kind,
+        n=len(x) if len(cells) > 1 else 0,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        bca_low=bca.low,
+        bca_high=bca.high,
+        margin=claim.margin,
+        p=p,
+        p_holm=math.nan,
+        verdict=verdict,
+        note="; ".join(filter(None, remarks)),
+    )
+
+
+def decide(claims: list[Claim], runs: pd.DataFrame) -> list[Verdict]:
+    """A verdict for each claim, in their order.
+
+    runs: a row a replicate, with at least the columns run_id, seed, status and those that the claims name. Raises
+    UserError for a column that is not there, and for a cell with several runs of one seed.
+    """
+    verdicts = [_judge(claim, runs) for claim in claims]
+    tested = [index for index, verdict in enumerate(verdicts) if not math.isnan(verdict.p)]
+    for index, p_holm in zip(tested, holm([verdicts[index].p for index in tested]), strict=True):
+        verdict = verdicts[index]
+        verdicts[index] = replace(verdict, p_holm=float(p_holm), **_corrected(verdict, p_holm, len(tested)))
+    return verdicts
+
+
+def _corrected(verdict: Verdict, p_holm: float, tested: int) -> dict[str, str]:
+    if p_holm <= ALPHA:
+        return {}
+    if verdict.p > ALPHA:
+        return {"verdict": "inconclusive"}
+    alone = f"{verdict.verdict} by its own 95 % interval, not after Holm's correction over {tested} claims"
+    return {"verdict": "inconclusive", "note": "; ".join(filter(None, (verdict.note, alone)))}

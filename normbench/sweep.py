@@ -1,0 +1,280 @@
+"""A sweep: which of its runs are left, given to Hydra's launcher, watched until every one is over.
+
+What a sweep knows lies in the folders of its runs alone: it may be stopped, repeated, and run twice at a time.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from normbench.cli import Job
+from normbench.config import conf_dir, resolve, samples_per_epoch
+from normbench.errors import UserError
+from normbench.records.directory import OVER, Busy, RunDirectory, plainly
+from normbench.records.identity import run_id
+from normbench.training.processes import launched
+from normbench.training.progress import duration
+from normbench.training.signals import Stopped
+
+POLL_SECONDS = 2.0  # between looks at the folders while other processes work
+
+
+@dataclass
+class Run:
+    """One run of a sweep. name: its run_id; error: why it failed, where that is not in its folder."""
+
+    job: Job
+    config: object
+    name: str
+    error: str | None = None
+
+    @property
+    def directory(self) -> RunDirectory:
+        return RunDirectory(self.config.output, self.name)
+
+    @property
+    def images(self) -> int:
+        """Training images it processes, replicates counted: the measure of its work."""
+        return self.config.epochs * samples_per_epoch(self.config) * self.config.replicates
+
+
+def runs_of(jobs: list[Job]) -> list[Run]:
+    """The runs of a sweep, each once. Raises InputError for the first mistake in any of them."""
+    runs = {}
+    for job in jobs:
+        config = resolve(job.config, launched())
+        run = Run(job, config, run_id(config, launched()))
+        runs.setdefault(str(run.directory.path), run)
+    return list(runs.values())
+
+
+def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
+    """Do what is left of the runs, through the launcher that for_hydra names; what fails stops nothing.
+
+    Runs that another process is working on are waited for, and taken over if it stops. Raises Stopped after a signal.
+    """
+    # torchrun's processes must all take the same runs: there, each run decides for itself that it is over.
+    todo = [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
+    watch = Watch(runs, len(runs) - len(todo))
+    while todo:
+        before = sum(run.directory.status() in OVER for run in todo)
+        outcomes, broken = _launch(todo, for_hydra, watch)
+        busy = []
+        for run, outcome in zip(todo, outcomes, strict=True):
+            if outcome.get("status") == "busy":
+                busy.append(run)
+            # The machine that ran it may settle its configuration differently: device, precision.
+            run.name, run.error = outcome.get("run_id", run.name), outcome.get("error")
+        if broken:  # some job took its whole process down, and others with it
+            left = [run for run in todo if run.directory.status() not in (*OVER, "failed") and run not in busy]
+            if sum(run.directory.status() in OVER for run in todo) == before:
+                for run in left:
+                    run.error = run.error or broken
+                return
+            busy += left
+        todo = _freed(busy)
+
+
+def _freed(busy: list[Run]) -> list[Run]:
+    """Wait until each of these runs is over in another process, or is left by it; returns those that were left."""
+    told = False
+    while busy:
+        statuses = [run.directory.status() for run in busy]
+        if left := [run for run, status in zip(busy, statuses, strict=True) if status in ("stopped", "missing")]:
+            return left
+        busy = [run for run, status in zip(busy, statuses, strict=True) if status == "running"]
+        if busy and not told:
+            names = ", ".join(run.name for run in busy)
+            print(f"normbench: waiting for what another process is working on: {names}", file=sys.stderr)
+            told = True
+        if busy:
+            time.sleep(POLL_SECONDS)
+    return []
+
+
+def attempt(config) -> dict:
+    """One run, in whatever process the launcher gives it. Its failure is told and returned, never raised."""
+    from normbench.report import print_line
+    from normbench.training.run import execute
+
+    outcome = {}
+    try:
+        settled = resolve(config, launched())
+        outcome = {"run_id": run_id(settled, launched())}
+        print_line(execute(config))
+        return outcome
+    except Busy:
+        return outcome | {"status": "busy"}
+    except UserError as error:
+        print(f"normbench: {error}", file=sys.stderr)
+        return outcome | {"error": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        return outcome | {"error": f"{type(error).__name__}: {error}"}
+    except Stopped as stopped:
+        if os.getpid() == int(os.environ.get("NORMBENCH_SWEEP", 0)):
+            raise
+        return outcome | {"signal": stopped.number}  # of a worker: an exception would not travel well
+
+
+def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list[dict], str | None]:
+    """Give the runs to Hydra's launcher. Returns what became of each, and what broke the launcher, if anything did."""
+    from hydra import initialize_config_dir
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    os.environ["NORMBENCH_SWEEP"] = str(os.getpid())
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", for_hydra, run_mode=RunMode.MULTIRUN)
+        callbacks = Callbacks(config)
+        context = HydraContext(config_loader=loader, callbacks=callbacks)
+        kind = config.hydra.launcher._target_.rpartition(".")[2]
+        inside = kind == "BasicLauncher"  # one run after the other, in this process
+        if launched() > 1 and not inside:
+            raise UserError(f"hydra/launcher={kind}: torchrun's processes share one machine; leave the launcher out")
+        task = watch.between(attempt) if inside else attempt
+        launcher = Plugins.instance().instantiate_launcher(context, task, config)
+        extra = _threads(kind, config.hydra.launcher, runs)
+        overrides = [[*run.job.overrides, *(extra if run.config.threads == 0 else [])] for run in runs]
+        with plainly(config.hydra.sweep.dir):
+            Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        callbacks.on_multirun_start(config=config, config_name="config")
+        try:
+            with nullcontext() if inside else watch.beside(), _terminable(inside):
+                returns = launcher.launch(overrides, initial_job_idx=0)
+        except (UserError, KeyboardInterrupt, Stopped):
+            raise
+        except Exception as error:
+            if inside:
+                raise
+            traceback.print_exc()
+            return [{} for _ in runs], f"the launcher broke off: {type(error).__name__}: {error}".splitlines()[0]
+        callbacks.on_multirun_end(config=config, config_name="config")
+    outcomes = [job.return_value for job in returns]
+    if signals := [outcome["signal"] for outcome in outcomes if "signal" in outcome]:
+        raise Stopped(signals[0])
+    return outcomes, None
+
+
+def _threads(kind: str, launcher, runs: list[Run]) -> list[str]:
+    """joblib's processes share this machine's cores: each gets its part, lest their threads fight for them."""
+    if kind != "JoblibLauncher":
+        return []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
+    return [f"threads={max(1, cores // max(1, min(jobs, len(runs))))}"]
+
+
+@contextmanager
+def _terminable(inside: bool):
+    """While others do the work, SIGTERM is to end this process in order, as Ctrl-C does. (A run sees to itself.)"""
+    if inside or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Watch:
+    """How far a sweep is, told on stderr whenever another run is over. over: runs that were over at its start."""
+
+    def __init__(self, runs: list[Run], over: int):
+        self.runs, self.told, self.started = runs, over, time.monotonic()
+        self.images_before = self._images(self._statuses())
+        self.quiet = runs[0].config.logging.progress == "none" or int(os.environ.get("RANK", 0)) > 0
+        if over:
+            self._say(f"sweep: {over} of {len(runs)} runs were over already")
+
+    def between(self, task):
+        """The task, telling after each run how far the sweep is."""
+
+        def told(config):
+            outcome = task(config)
+            self.tell()
+            return outcome
+
+        return told
+
+    @contextmanager
+    def beside(self):
+        """Tell from a thread while others do the work."""
+        over = threading.Event()
+
+        def look():
+            while not over.wait(POLL_SECONDS):
+                self.tell()
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def tell(self) -> None:
+        statuses = self._statuses()
+        over = sum(status in (*OVER, "failed") for status in statuses)
+        if over <= self.told:
+            return
+        self.told = over
+        words = [f"{statuses.count(word)} {word}" for word in ("diverged", "failed") if word in statuses]
+        done, total = self._images(statuses), sum(run.images for run in self.runs)
+        pace = (time.monotonic() - self.started) / max(done - self.images_before, 1)  # seconds per training image
+        rest = f", about {duration((total - done) * pace)} left" if over < len(self.runs) else ""
+        self._say(
+            f"sweep: {over} of {len(self.runs)} runs are over" + (f" ({', '.join(words)})" if words else "") + rest
+        )
+
+    def _statuses(self) -> list[str]:
+        return [run.directory.status() for run in self.runs]
+
+    def _images(self, statuses: list[str]) -> int:
+        return sum(run.images for run, status in zip(self.runs, statuses, strict=True) if status in (*OVER, "failed"))
+
+    def _say(self, line: str) -> None:
+        if not self.quiet:
+            Console(file=sys.stderr).print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def estimates(runs: list[Run]) -> list[float]:
+    """Seconds that each run takes from its start, on this machine and alone on it.
+
+    From the finished runs of the same model, method, batch size and stack; where there is none, from a few steps.
+    """
+
+    def kind(config):
+        return (*(str(config[key]) for key in ("model", "norm", "batch_size", "precision")), min(config.stack, 8))
+
+    from normbench.training.run import trial
+
+    pace: dict[tuple, float] = {}
+    for run in runs:
+        result = run.directory.result()
+        if result and result["status"] == "finished":
+            pace.setdefault(kind(run.config), result["seconds"] / run.images)
+    if missing := {kind(run.config) for run in runs} - pace.keys():
+        print(f"normbench: timing {len(missing)} kinds of run that have no finished one", file=sys.stderr)
+    for run in runs:
+        if kind(run.config) not in pace:
+            pace[kind(run.config)] = trial(run.config)
+    return [run.images * pace[kind(run.config)] for run in runs]

@@ -1,0 +1,32 @@
+"""Collect the runs of a study, or of any folder, into one table.
+
+python scripts/collect.py batch_size                    → results/batch_size/runs.csv and curves.csv
+python scripts/collect.py outputs --to somewhere        → the same of every run in a folder
+"""
+
+import argparse
+from pathlib import Path
+
+from normbench.analysis.collect import collect, study_names, write
+from normbench.errors import one_line
+
+
+@one_line
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", help=f"a study ({', '.join(study_names())}) or a folder of runs")
+    parser.add_argument("--output", default="outputs", help="where a study's runs lie (outputs)")
+    parser.add_argument("--to", type=Path, help="folder for the tables (results/STUDY; for a folder, itself)")
+    arguments = parser.parse_args()
+    runs, curves = collect(arguments.target, arguments.output)
+    folder = arguments.to or (
+        Path(arguments.target) if Path(arguments.target).is_dir() else Path("results", arguments.target)
+    )
+    write(runs, folder / "runs.csv")
+    write(curves, folder / "curves.csv")
+    counts = ", ".join(f"{n} {word}" for word, n in runs["status"].value_counts().sort_index().items())
+    print(f"{folder / 'runs.csv'}: {runs['run_id'].nunique()} runs, {len(runs)} replicates: {counts}")
+
+
+if __name__ == "__main__":
+    main()
