@@ -1,17 +1,30 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
-# DATA=patterns serves a machine without network; OUTPUT says where the runs go.
+# DATA=patterns serves a machine without network; OUTPUT says where the runs go; STUDY and ARGS (further overrides) what
+# `make study` sweeps.
 
 PYTHON ?= python3
 DATA ?= cifar10
 OUTPUT ?= outputs
+STUDY ?= batch_size
+RESULTS ?= results/$(STUDY)
+ARGS ?=
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check format benchmark clean
+.PHONY: demo study test check format benchmark clean
 
-demo: $(INSTALLED)  ## train batch, group and no normalization at batch sizes 2 and 128, and print the table
-	$(RUN) -m normbench -m experiment=demo data=$(DATA) output=$(OUTPUT)/demo
+demo:  ## the batch_size study in small, from nothing to its figure
+	$(MAKE) study STUDY=demo ARGS=data=$(DATA) OUTPUT=$(OUTPUT)/demo RESULTS=$(OUTPUT)/demo/results
+
+# A sweep in which a run failed (exit status 1) still gets its tables and figures, where the failure shows.
+study: $(INSTALLED)  ## sweep a study on all cores; go on where it stopped; make its tables and figures
+	@status=0; $(RUN) -m normbench -m experiment=$(STUDY) hydra/launcher=joblib output=$(OUTPUT) $(ARGS) || status=$$?; \
+	test $$status -le 1 || exit $$status; \
+	$(RUN) scripts/collect.py $(STUDY) $(ARGS) --output $(OUTPUT) --to $(RESULTS) && \
+	$(RUN) scripts/table.py $(STUDY) --to $(RESULTS) && \
+	$(RUN) scripts/plot.py $(STUDY) --to $(RESULTS) && \
+	exit $$status
 
 test: $(INSTALLED)  ## the whole test suite
 	$(RUN) -m pytest

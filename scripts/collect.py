@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from normbench.analysis.collect import collect, study_names, write
+from normbench.analysis.study import study_of
 from normbench.errors import one_line
 
 
@@ -15,13 +16,12 @@ from normbench.errors import one_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", help=f"a study ({', '.join(study_names())}) or a folder of runs")
+    parser.add_argument("overrides", nargs="*", help="key=value, as the study was swept with")
     parser.add_argument("--output", default="outputs", help="where a study's runs lie (outputs)")
     parser.add_argument("--to", type=Path, help="folder for the tables (results/STUDY; for a folder, itself)")
-    arguments = parser.parse_args()
-    runs, curves = collect(arguments.target, arguments.output)
-    folder = arguments.to or (
-        Path(arguments.target) if Path(arguments.target).is_dir() else Path("results", arguments.target)
-    )
+    arguments = parser.parse_intermixed_args()
+    runs, curves = collect(arguments.target, arguments.output, arguments.overrides)
+    folder = study_of(arguments.target, arguments.to).folder
     write(runs, folder / "runs.csv")
     write(curves, folder / "curves.csv")
     counts = ", ".join(f"{n} {word}" for word, n in runs["status"].value_counts().sort_index().items())

@@ -21,10 +21,10 @@ Each kind takes, beside name, statement, source and metric:
 
 `where` is a cell as well, cut up by the values of `over`: those it lists for that column, else those in the table.
 
-Replicates are paired by seed: a claim is one number a seed, for the seeds that all its cells have, and a t test of their
+Replicates are paired by seed: a claim is one number a seed, for the seeds that all its cells have, and a t test of the
 mean. A diverged replicate counts at the chance accuracy that the table has for it; what failed or is not over does not
-count. `p` is twice the smaller of two one-sided p values, for the claim and against it: p ≤ 0.05 just where the 95 % t
-interval lies wholly on one side. The verdict follows p_holm, corrected over all claims of the study that can be decided.
+count. `p` is twice the smaller of two one-sided p values, for the claim and against it: at most 0.05 where the 95 % t
+interval lies wholly on one side. The verdict follows p_holm: p, corrected over all claims of the study that it tests.
 """
 
 import math
@@ -149,7 +149,7 @@ def load_claims(path: str | Path) -> list[Claim]:
 
 
 def parse_claims(entries: list[dict] | None) -> list[Claim]:
-    """Claims from the list that stands in the file. Raises an InputError that names the claim, key, value and choices."""
+    """Claims from the list in the file. Raises an InputError that names the claim, key, value and choices."""
     entries = [] if entries is None else entries
     if not isinstance(entries, list):
         raise InputError("claims", _line(entries), "must be a list of claims")
@@ -181,8 +181,12 @@ def _parse(entry, index: int) -> Claim:
         check = POSITIVE if key == "margin" and kind in ("equivalence", "spread") else CHECKS[key]
         if wrong := check(entry.get(key)):
             raise mistake(key, wrong)
-    if "over" in entry and not isinstance(entry["where"].get(entry["over"], []), list):
-        raise mistake("where", f"must leave more than one value of over={entry['over']}")
+    if "over" in entry and entry["over"] in entry["where"]:
+        listed = entry["where"][entry["over"]]
+        if not isinstance(listed, list) or len(set(listed)) < 2 or None in listed:
+            raise mistake(
+                "where", f"must list two values of {entry['over']} or more, none of them null, or not name it"
+            )
     return Claim(**entry | {key: " ".join(entry[key].split()) for key in ("statement", "source")})
 
 
@@ -225,15 +229,19 @@ def _listed(value) -> list:
     return value if isinstance(value, list) else [value]
 
 
+def _require(claim: Claim, place: str, value, column: str, columns, what: str = "column") -> None:
+    if column not in columns:
+        wrong = f"the table has no such {what}; {choices_text(column, columns)}"
+        raise InputError(f"claims.{claim.name}.{place}", _line(value), wrong)
+
+
 def _select(claim: Claim, key: str, selector: dict, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of a cell. Raises InputError for a column that the table lacks."""
     chosen = pd.Series(True, runs.index)
     for column, value in selector.items():
         if column == "metric":
             continue
-        if column not in runs:
-            wrong = f"the table has no such column; {choices_text(column, runs.columns)}"
-            raise InputError(f"claims.{claim.name}.{key}.{column}", _line(value), wrong)
+        _require(claim, f"{key}.{column}", value, column, runs.columns)
         chosen &= np.any([_matches(runs[column], item) for item in _listed(value)], axis=0)
     return runs[chosen]
 
@@ -243,10 +251,7 @@ def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame
     rows = _select(claim, key, selector, runs)
     metric = selector.get("metric", claim.metric)
     numbers = [column for column in runs if is_numeric_dtype(runs[column]) or runs[column].isna().all()]
-    if metric not in numbers:
-        place = f"{key}.metric" if "metric" in selector else "metric"
-        wrong = f"the table has no such column of numbers; {choices_text(metric, numbers)}"
-        raise InputError(f"claims.{claim.name}.{place}", metric, wrong)
+    _require(claim, f"{key}.metric" if "metric" in selector else "metric", metric, metric, numbers, "column of numbers")
     if rows.seed.duplicated().any():
         seed = rows.seed[rows.seed.duplicated()].iloc[0]
         found = ", ".join(rows.run_id[rows.seed == seed])
@@ -262,9 +267,7 @@ def _cells(claim: Claim, runs: pd.DataFrame) -> dict[object, _Cell]:
     if claim.over is None:
         keys = [key for key in SELECTORS if getattr(claim, key) is not None]
         return {key: _cell(claim, key, key, getattr(claim, key), runs) for key in keys}
-    if claim.over not in runs:
-        wrong = f"the table has no such column; {choices_text(claim.over, runs.columns)}"
-        raise InputError(f"claims.{claim.name}.over", claim.over, wrong)
+    _require(claim, "over", claim.over, claim.over, runs.columns)
     # Values that the claim lists are cells even where the table has none of their runs.
     found = _select(claim, "where", claim.where, runs)[claim.over].dropna().unique().tolist()
     values = claim.where.get(claim.over, sorted(found))
@@ -292,7 +295,8 @@ def _remarks(claim: Claim, runs: pd.DataFrame, cells: list[_Cell], table: pd.Dat
     for cell in cells:
         lost, silent = cell.diverged, cell.diverged & cell.values.isna()
         if count := lost.reindex(complete, fill_value=False).sum():
-            remarks.append(f"{cell.label}: {count} of {len(complete)} diverged, counted at chance")
+            at_chance = " at chance" if "acc" in cell.metric else ""
+            remarks.append(f"{cell.label}: {count} of {len(complete)} diverged, counted{at_chance}")
         if silent.any():
             remarks.append(f"{cell.label}: {silent.sum()} diverged without {cell.metric}, not counted")
     return list(dict.fromkeys(remarks))
@@ -348,7 +352,7 @@ def _recovery(claim: Claim, x: pd.DataFrame) -> _Evidence:
     gain, deficit = (x.a - x.b).to_numpy(), (x.reference - x.b).to_numpy()
     known = t_interval(deficit)
     if known.low > 0:
-        note = f"recovers {gain.mean() / known.estimate:.0%} of a deficit of {_interval(known)}"
+        note = f"recovers {100 * gain.mean() / known.estimate:.0f} % of a deficit of {_interval(known)}"
     else:
         note = f"no deficit to recover: reference − b is {_interval(known)}"
     return _beyond(gain - claim.share * deficit, claim, note=note, premise=known.low > 0)
@@ -384,7 +388,9 @@ def _judge(claim: Claim, runs: pd.DataFrame) -> Verdict:
         found = _evidence(claim, x, cells)
         interval = t_interval(found.contrast)
         bca = bca_interval(found.contrast, np.random.default_rng([*claim.name.encode()]))
-        if len(x) >= FEWEST_SEEDS:
+        if len(x) < FEWEST_SEEDS:
+            remarks.append(f"a verdict takes {FEWEST_SEEDS} seeds that all cells have; there are {len(x)}")
+        else:
             remarks = [found.note, *remarks]
             verdict = "premise not met"
             if found.premise:

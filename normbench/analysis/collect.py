@@ -1,6 +1,7 @@
 """From folders of runs to one table: a row a replicate, whatever became of it."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -61,11 +62,11 @@ def study_file(name: str):
     return OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml")
 
 
-def collect(target: str, output: str = "outputs") -> tuple[pd.DataFrame, pd.DataFrame]:
+def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs and the learning curves of a study, or of every run in a folder.
 
     target: the name of a study (its runs are sought in the folder `output`; those never begun have status missing), or
-    a folder of runs. Returns (runs, a row a replicate; curves, a row an epoch and replicate), both in an order that the
+    a folder of runs. overrides: those that the study was swept with. Returns (runs, a row a replicate; curves, a row an epoch and replicate), both in an order that the
     content fixes. Raises UserError where there is nothing to collect.
     """
     if Path(target).is_dir():
@@ -74,7 +75,7 @@ def collect(target: str, output: str = "outputs") -> tuple[pd.DataFrame, pd.Data
             raise UserError(f"{target}: no folder in it is a run (none has a config.yaml)")
     else:
         study_file(target)
-        found = _planned(target, output)
+        found = _planned(target, output, overrides)
     rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study)]
     differing = sorted(
         key
@@ -100,9 +101,9 @@ def _folders(folder) -> list[tuple[RunDirectory, object]]:
     return [(RunDirectory(path.parent, path.name), OmegaConf.load(path / "config.yaml")) for path in paths]
 
 
-def _planned(study: str, output: str) -> list[tuple[dict, RunDirectory, str]]:
+def _planned(study: str, output: str, overrides: Sequence[str]) -> list[tuple[dict, RunDirectory, str]]:
     """The runs that a study plans, in its order; those that another machine has settled otherwise are found as well."""
-    jobs, _, _ = plan(normalize([f"experiment={study}", f"output={output}"]), multirun=True)
+    jobs, _, _ = plan(normalize([f"experiment={study}", f"output={output}", *overrides]), multirun=True)
     elsewhere = None
     found = []
     for run in runs_of(jobs):

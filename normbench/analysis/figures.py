@@ -1,11 +1,11 @@
 """Figures of a study: tables in, matplotlib Figures out.
 
-No pyplot and no global state: each function builds a `matplotlib.figure.Figure`, and `save` writes the same bytes each time.
+No pyplot, no global state: each function builds a `matplotlib.figure.Figure`; `save` writes the same bytes each time.
 The tables are those of `collect`: `runs` has a row a replicate, `curves` a row an epoch of a replicate.
 
-What every figure keeps to: a mean never without its n and its 95 % t interval; a diverged replicate stands in the mean at
-chance and is marked ×; a replicate that is not over is left out and named in the note below; methods differ by marker,
-colour and luminance, line pattern and direct label, so that the figure reads in grey.
+What every figure keeps to: a mean never without its n and its 95 % t interval; a diverged replicate stands in the mean
+at chance and is marked ×; a replicate that is not over is left out and named in the note below; methods differ by
+marker, colour and luminance, line pattern and direct label, so that the figure reads in grey.
 
 A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure.panels`:
 
@@ -15,12 +15,11 @@ A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure
     y: test_acc                                              # the default
     also: {test_acc_precise: precise statistics}             # a second, dashed line where that column has values
     lines: method                                            # the default: the column that tells lines apart
-    as: batch (ghost groups)                                 # one label for all rows, or {value: label}; equal labels join
+    as: batch (ghost groups)                                 # one label for all, or {value: label}; equal ones join
     horizontal: {method: [group, none], batch_size: 128}     # another selection, drawn as levels across the panel
 """
 
 import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -33,6 +32,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from pandas.api.types import is_bool_dtype, is_list_like, is_numeric_dtype
 from scipy.optimize import isotonic_regression
@@ -76,6 +76,7 @@ RC = {
     "axes.axisbelow": True,
     "grid.color": "0.9",
     "grid.linewidth": 0.6,
+    "text.hinting": "none",  # text as wide at 200 dpi and in svg as it was laid out
     "svg.hashsalt": "normbench",
 }
 
@@ -94,8 +95,8 @@ class Style:
         return tuple(0.7 * part for part in to_rgb(self.colour))
 
 
-# Okabe and Ito's colours, and darker shades of them where those run out. The usual four (batch, group, none, skipinit) are
-# spread in luminance. A method keeps its look in every figure.
+# Okabe and Ito's colours, and darker shades of them where those run out. The usual four (batch, group, none, skipinit)
+# are spread in luminance. A method keeps its look in every figure.
 STYLES = {
     "batch": Style("#0072B2", "o"),
     "group": Style("#E69F00", "s", (0, (7, 1.5))),
@@ -158,8 +159,8 @@ def curves_figure(
     """Learning curves: mean and 95 % t interval per epoch, a small panel for each of at most four values of `columns`.
 
     curves: a row an epoch of a replicate. runs: a row a replicate; joined by run_id and seed. y: a column of `curves`.
-    where: selects among `runs`. Of more than four values the smallest, the largest and two between are drawn. A diverged
-    replicate stays in the mean of an accuracy, at chance from its epoch on; it has no loss from there on.
+    where: selects among `runs`. Of more than four values the smallest, the largest and two between are drawn. A
+    diverged replicate stays in the mean of an accuracy, at chance from its epoch on; it has no loss from there on.
     Raises UserError as `sweep_figure` does.
     """
     rows = _select(runs.reset_index(drop=True), where, "learning curves")
@@ -178,18 +179,18 @@ def curves_figure(
     for axes, value in zip(grid, shown, strict=True):
         part = table[table[columns] == value]
         found = _lines(part, "epoch", y, lines, looks, f"learning curves, {columns}={_text(value)}")
-        for line in found:
-            _draw(axes, line, every=max(1, len(line.points) // 8), dots=False)
-            _label(axes, line)
+        for line, dodge in _dodged(found):
+            _draw(axes, line, dodge, every=max(1, len(line.points) // 8), dots=False)
+            _label(axes, line, dodge)
+        _title(axes, f"{_plain(columns)} {_text(value)}", found)
+        _dress_x(axes, "epoch", table["epoch"], "linear")
         _mark_lost(axes, found)
-        _title(axes, f"{AXIS_LABELS.get(columns, columns).split(' (')[0]} {_text(value)}", found)
-        _dress_x(axes, "epoch", part["epoch"], "linear")
         axes.set_ylabel(AXIS_LABELS.get(y, y))
         axes.label_outer()
         drawn += found
     _limit_y(grid, drawn, y)
-    subset = f"{len(shown)} of {len(values)} values of {columns} are shown." if len(shown) < len(values) else ""
-    _finish(figure, [_key_text(drawn, dots=False), subset, _left_out_text([status])], footer)
+    subset = f"Shown: {len(shown)} of {len(values)} values of {_plain(columns)}." if len(shown) < len(values) else ""
+    _finish(figure, [f"{_key_text(drawn, dots=False)} {subset}", _left_out_text([status])], footer)
     return figure
 
 
@@ -216,9 +217,9 @@ def cost_figure(
     if rows.empty:
         raise _nothing(name, status.to_frame("status"), where)
     scale, place = _scale(_column(rows, x, name))
-    rows = rows.assign(
-        _x=place(rows[x]), _ms=rows["ms_per_step"] / rows["stack"], _seconds=rows["seconds"] / rows["stack"]
-    )
+    costs = {column: pd.to_numeric(rows[column]) for column in ("ms_per_step", "seconds", "peak_memory_mb")}
+    rows = rows.assign(_x=place(rows[x]), **costs)
+    rows["_ms"], rows["_seconds"] = rows["ms_per_step"] / rows["stack"], rows["seconds"] / rows["stack"]
     rows["_median_seconds"] = rows.groupby([lines, "_x"])["_seconds"].transform("median")
     figure, grid = _grid(3)
     costs = rows.assign(status="finished")  # a × belongs to an accuracy, not to a cost
@@ -227,9 +228,9 @@ def cost_figure(
         (grid[1], "peak_memory_mb", "Memory", AXIS_LABELS["peak_memory_mb"]),
     ):
         drawn = _lines(costs.dropna(subset=column), "_x", column, lines, looks, name, _median_and_range)
-        for line in drawn:
-            _draw(axes, line, joined=scale != "text")
-            _label(axes, line)
+        for line, dodge in _dodged(drawn, 1.2):
+            _draw(axes, line, dodge, joined=scale != "text")
+            _label(axes, line, dodge)
         _title(axes, title, drawn)
         _dress_x(axes, x, rows[x], scale)
         axes.set_ylabel(unit)
@@ -240,30 +241,29 @@ def cost_figure(
             axes.set_yticks([])
     timed = rows.dropna(subset="_seconds")
     drawn = _lines(timed, "_median_seconds", y, lines, looks, name)
-    for line in drawn:
-        _draw(grid[2], line, joined=scale != "text", dots=False)
-        _label(grid[2], line)
-        if scale != "text":
-            _name_ends(grid[2], line, timed.loc[timed[lines].map(_text) == line.label, ["_median_seconds", x]])
-    _mark_lost(grid[2], drawn)
-    _title(grid[2], "Accuracy for time", drawn)
+    _title(grid[2], "Accuracy against time", drawn)
     seconds = timed["_median_seconds"]
-    scale = "log" if len(seconds) and seconds.max() > 8 * seconds.min() else "linear"
-    _dress_x(grid[2], "training time per replicate (s)", seconds, scale, ticks=False)
+    wide = len(seconds) and seconds.max() > 8 * seconds.min()
+    _dress_x(grid[2], "training time per replicate (s)", seconds, "log" if wide else "linear", ticks=False)
+    sizes = timed.groupby("_median_seconds")["_x"].first().rank(method="dense") if scale != "text" else None
+    for line, dodge in _dodged(drawn, 1.2):
+        _draw(grid[2], line, dodge, joined=scale != "text", dots=False, band=False, sizes=sizes)
+        _label(grid[2], line, dodge)
+    _mark_lost(grid[2], drawn)
     grid[2].set_ylabel(AXIS_LABELS.get(y, y))
     _limit_y(grid[2:], drawn, y)
-    small = f"Small numbers: {AXIS_LABELS.get(x, x).split(' (')[0]}." if scale != "text" else ""
+    small = f"The larger the marker, the larger the {_plain(x)}." if scale != "text" else ""
     key = "Time and memory: median and range. Accuracy: mean and 95 % t interval against the median time."
-    _finish(figure, [key, small, _lost_text(drawn), _left_out_text([status])], footer)
+    _finish(figure, [f"{key} {small} {_lost_text(drawn)}", _left_out_text([status])], footer)
     return figure
 
 
 def default_panels(runs: pd.DataFrame) -> list[dict]:
     """Panels for runs that no study describes.
 
-    Methods that vary most in the same numeric column share a panel along it; those that vary in nothing are drawn across
-    the first. Where further settings differ, each combination of them gets a panel. Without a numeric column that
-    varies, the methods are the categories of the x axis. Raises UserError where nothing finished.
+    Methods that vary most in the same numeric column share a panel along it; those that vary in nothing are drawn
+    across the first. Where further settings differ, each combination of them gets a panel. Without a numeric column
+    that varies, the methods are the categories of the x axis. Raises UserError where nothing finished.
     """
     runs = _counted(runs, "status")
     if runs.empty:
@@ -281,8 +281,12 @@ def default_panels(runs: pd.DataFrame) -> list[dict]:
         rows = runs[runs["method"].isin(methods)]
         for where, part in _combinations(rows, ["method", x]):
             panels.append(_panel(part, x, y, {"method": list(part["method"].unique())} | where))
-    if still:
+    rows = runs[runs["method"].isin(still)]
+    combinations = _combinations(rows, ["method"]) if still else []
+    if len(combinations) == 1:
         panels[0]["horizontal"] = {"method": still}
+    else:
+        panels += [_panel(part, "method", y, {"method": still} | where) for where, part in combinations]
     return panels
 
 
@@ -305,13 +309,17 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
 
 @dataclass(frozen=True)
 class _Line:
-    """points: a row a point, by x: x, estimate, low, high, n, lost (how many diverged), chance. values: (x, y), finished."""
+    """A mean along x.
+
+    points: a row a point, by x: x, estimate, low, high, n, lost (how many diverged), chance (where those stand).
+    values: (replicates, 2), x and y of the finished ones. second: the word of an `also`.
+    """
 
     label: str
     style: Style
     points: pd.DataFrame
     values: np.ndarray
-    second: bool = False
+    second: str = ""
 
 
 def _checked(panel: Mapping, number: int) -> dict:
@@ -332,7 +340,7 @@ def _column(table: pd.DataFrame, column: str, name: str) -> pd.Series:
 
 
 def _select(runs: pd.DataFrame, where: Mapping | None, name: str) -> pd.DataFrame:
-    """The rows whose columns have one of the values wanted; None is an empty cell. Raises UserError if there are none."""
+    """The rows whose columns have a value that is wanted; None is an empty cell. Raises UserError if there are none."""
     rows = runs
     for column, wanted in (where or {}).items():
         wanted = list(wanted) if is_list_like(wanted) else [wanted]
@@ -351,7 +359,8 @@ def _where_text(where: Mapping | None) -> str:
 
 
 def _text(value) -> str:
-    if value is None or value != value:
+    """A cell as it is typed: 128 rather than 128.0, null for an empty one."""
+    if pd.isna(value):
         return "null"
     return str(value) if isinstance(value, (str, bool, np.bool_)) else f"{value:g}"
 
@@ -380,27 +389,30 @@ def _lines(
     name: str,
     summarize: Callable[..., Interval] = t_interval,
     names: str | Mapping = MappingProxyType({}),
-    suffix: str = "",
+    second: str = "",
 ) -> list[_Line]:
     """A line for each label, in the order of `looks`. rows: counted ones, all with x and y."""
     keys = rows[by].map(_text)
-    labels = keys.map(lambda key: names if isinstance(names, str) else names.get(key, key))
+    spoken = {key: f"{_plain(by)} {key}" if is_numeric_dtype(rows[by]) else key for key in keys.unique()}
+    if not isinstance(names, str):
+        spoken |= {_text(value): name for value, name in names.items()}
+    labels = keys.map(spoken) if not isinstance(names, str) else pd.Series(names, rows.index)
     order = {key: i for i, key in enumerate(looks)}
     lines = []
     for label in sorted(labels.unique(), key=lambda label: min(order[key] for key in keys[labels == label])):
         mine = rows[labels == label]
         points = []
         for at, group in mine.groupby(x):
-            _check_one_configuration(group, f"{name}: {label} at {x.lstrip('_')}={_text(at)}")
+            _check_one_configuration(group, f"{name}: a point of {label}")
             lost = group.loc[group["status"] == "diverged", y]
             points.append((at, *astuple(summarize(group[y].to_numpy(float))), len(lost), lost.mean()))
         lines.append(
             _Line(
-                label + suffix,
+                f"{label}, {second}" if second else label,
                 looks[min(keys[labels == label], key=order.get)],
                 pd.DataFrame(points, columns=["x", "estimate", "low", "high", "n", "lost", "chance"]),
                 mine.loc[mine["status"] == "finished", [x, y]].to_numpy(float),
-                second=bool(suffix),
+                second,
             )
         )
     return lines
@@ -408,7 +420,7 @@ def _lines(
 
 def _settings(rows: pd.DataFrame) -> list[str]:
     """The columns that say what was run, rather than how it went."""
-    known = ("model", "method", "batch_size", "stats_batch", "epochs", "lr", "data", "train_size")
+    known = {"model", "method", "batch_size", "stats_batch", "epochs", "optimizer", "lr", "data", "train_size"}
     return [column for column in rows if column in known or "." in column]
 
 
@@ -430,37 +442,29 @@ def _pairs(table: pd.DataFrame) -> pd.MultiIndex:
 
 
 def _per_epoch(curves: pd.DataFrame, runs: pd.DataFrame, y: str) -> pd.DataFrame:
-    """The rows of `curves` with their run's settings; diverged replicates at chance from their epoch on, marked once."""
+    """`curves` with the settings of each run; diverged replicates at chance from their epoch on, marked once."""
     runs = runs[runs["status"].isin(COUNTED)]
     settings = runs[["run_id", "seed", "status", "diverged_epoch", *_settings(runs)]]
     _column(curves, y, "learning curves")
     table = curves[["run_id", "seed", "epoch", y]].merge(settings, on=["run_id", "seed"])
-    table = table[(table["status"] == "finished") | (table["epoch"] < table["diverged_epoch"])].assign(
-        status="finished"
-    )
+    alive = (table["status"] == "finished") | (table["epoch"] < table["diverged_epoch"])
+    table = table[alive].assign(status="finished")
     if not y.endswith("_acc"):
         return table.dropna(subset=y)
     flat = []
     for row in runs[runs["status"] == "diverged"].to_dict("records"):
         epochs = np.arange(int(row["diverged_epoch"]), int(row["epochs"]) + 1)
         status = np.where(epochs == epochs[0], "diverged", "at chance")
-        flat.append(
-            pd.DataFrame({c: row[c] for c in settings} | {"epoch": epochs, y: row["val_acc"], "status": status})
-        )
+        row = {column: row[column] for column in settings} | {y: row["val_acc"]}
+        flat.append(pd.DataFrame(row | {"epoch": epochs, "status": status}))
     return pd.concat([table, *flat], ignore_index=True).dropna(subset=y)
 
 
 def _most_varied(rows: pd.DataFrame) -> str | None:
     """The numeric setting with most values: batch sizes first, then the method's options, rates, anything else."""
     dotted = [column for column in rows if "." in column]
-    first = [
-        "batch_size",
-        "stats_batch",
-        *(column for column in dotted if column.startswith("norm.")),
-        "optim.lr",
-        "lr",
-    ]
-    candidates = [*first, *(column for column in dotted if column not in first), "epochs", "train_size"]
+    options = [column for column in dotted if column.startswith("norm.")]
+    candidates = ["batch_size", "stats_batch", *options, "optim.lr", "lr", *dotted, "epochs", "train_size"]
     counts = {
         column: rows[column].nunique()
         for column in candidates
@@ -474,6 +478,8 @@ def _combinations(rows: pd.DataFrame, by: list[str]) -> list[tuple[dict, pd.Data
     """(where, rows) for each combination of the settings that still differ where `by` is the same."""
     groups = rows.groupby(by, dropna=False)
     rest = [c for c in _settings(rows) if c not in by and groups[c].nunique(dropna=False).max() > 1]
+    # The images of a statistic follow from the batch size and the options, and are none for half of the methods.
+    rest = [c for c in rest if c != "stats_batch"] or rest
     if not rest:
         return [({}, rows)]
     return [
@@ -531,12 +537,13 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Style])
     lines = _lines(rows, "_x", y, by, looks, name, names=names)
     for column, word in (panel.get("also") or {}).items():
         _column(rows, column, name)
-        lines += _lines(_counted(rows, column), "_x", column, by, looks, name, names=names, suffix=f", {word}")
-    for i, line in enumerate(lines):
-        # Side by side, by a point or two: bars of equal height would hide each other.
-        _draw(axes, line, dodge=2.2 * (i - (len(lines) - 1) / 2), joined=scale != "text")
-    _mark_lost(axes, lines)
+        lines += _lines(_counted(rows, column), "_x", column, by, looks, name, names=names, second=word)
     _dress_x(axes, x, rows[x], scale)
+    for line, dodge in _dodged(lines) if x != by else [(line, 6 if line.second else 0) for line in lines]:
+        _draw(axes, line, dodge, joined=scale != "text")
+        if x != by:  # else the category below is its name
+            _label(axes, line, dodge)
+    _mark_lost(axes, lines)
     levels = []
     if panel.get("horizontal"):
         selected = _select(runs, panel["horizontal"], name)
@@ -548,40 +555,58 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Style])
         levels = _lines(counted.assign(_x=axes.get_xlim()[1]), "_x", y, by, looks, name, names=named)
     for line in levels:
         _draw_level(axes, line)
-    for line in lines + levels:
-        if x != by:
-            _label(axes, line)
+        _label(axes, line)
     _title(axes, panel.get("title", ""), lines + levels)
-    axes.set_ylabel(AXIS_LABELS.get(y, y))
-    axes.label_outer() if axes.get_subplotspec().is_last_row() else None
+    if axes.get_subplotspec().is_first_col():
+        axes.set_ylabel(AXIS_LABELS.get(y, y))
     return lines + levels, statuses
 
 
-def _draw(axes, line: _Line, *, dodge: float = 0.0, joined: bool = True, every: int = 1, dots: bool = True) -> None:
-    """A line with its band, bars and replicates. dodge: to the right, in points. every: markers at every n-th point."""
+def _dodged(lines: list[_Line], step: float = 3) -> list[tuple[_Line, float]]:
+    """Each line and how far to draw it to the right, in points: bars at one place would hide each other."""
+    step = min(step, 12 / max(1, len(lines)))
+    return [(line, step * (i - (len(lines) - 1) / 2)) for i, line in enumerate(lines)]
+
+
+def _shifted(axes, right: float = 0, up: float = 0, start=None):
+    """Data coordinates (or those of `start`), shifted by so many points."""
+    return (start or axes.transData) + ScaledTranslation(right / 72, up / 72, axes.figure.dpi_scale_trans)
+
+
+def _draw(
+    axes,
+    line: _Line,
+    dodge: float = 0,
+    *,
+    joined: bool = True,
+    band: bool = True,
+    dots: bool = True,
+    every: int = 1,
+    sizes: pd.Series | None = None,
+) -> None:
+    """A line with its band, bars and replicates.
+
+    every: markers at every n-th point. sizes: x → rank; larger markers for higher ranks, and joined from high to low.
+    """
     points, colour = line.points, line.style.colour
-    beside = axes.transData + ScaledTranslation(dodge / 72, 0, axes.figure.dpi_scale_trans)
-    look = {"color": colour, "transform": beside}
-    if joined:
-        axes.fill_between(points.x, points.low, points.high, alpha=0.13, lw=0, label=f"_band {line.label}", **look)
+    if sizes is not None:
+        points = points.sort_values("x", key=lambda x: -x.map(sizes))
+    look = {"color": colour, "transform": _shifted(axes, dodge)}
+    if joined and band:
+        axes.fill_between(points.x, points.low, points.high, alpha=0.12, lw=0, label=f"_band {line.label}", **look)
     some = points[::every]
     axes.vlines(some.x, some.low, some.high, lw=0.8, label=f"_bars {line.label}", **look)
     if dots:
-        axes.plot(*line.values.T, ".", ms=3, mew=0, alpha=0.4, label=f"_dots {line.label}", **look)
-    axes.plot(
-        points.x,
-        points.estimate,
-        marker=line.style.marker,
-        markevery=every,
-        ms=4.5,
-        mew=0.9,
-        mfc="white" if line.second else colour,
-        lw=1.2,
-        ls="none" if not joined else SECOND if line.second else line.style.pattern,
-        zorder=3,
-        label=line.label,
-        **look,
-    )
+        axes.plot(*line.values.T, ".", ms=3.2, mew=0, alpha=0.5, label=f"_dots {line.label}", **look)
+    pattern = "none" if not joined else SECOND if line.second else line.style.pattern
+    axes.plot(points.x, points.estimate, lw=1.2, ls=pattern, zorder=3, label=line.label, **look)
+    if sizes is None:
+        axes.lines[-1].set(
+            marker=line.style.marker, markevery=every, ms=4.5, mew=0.9, mfc="white" if line.second else colour
+        )
+    else:
+        area = (2 + 0.8 * points.x.map(sizes)) ** 2
+        axes.scatter(points.x, points.estimate, area, marker=line.style.marker, lw=0, zorder=3, **look)
 
 
 def _draw_level(axes, line: _Line) -> None:
@@ -594,50 +619,33 @@ def _draw_level(axes, line: _Line) -> None:
 
 
 def _mark_lost(axes, lines: list[_Line]) -> None:
-    """A × at chance, with how many replicates diverged; those of several lines at one x stand on each other."""
-    height = Counter()
-    for line in lines:
-        for point in line.points[line.points.lost > 0].itertuples() if not line.second else ():
-            up = 8 * height[point.x]
-            height[point.x] += 1
-            lifted = axes.transData + ScaledTranslation(0, up / 72, axes.figure.dpi_scale_trans)
-            look = {"color": line.style.colour, "ms": 4.5, "mew": 1.3, "zorder": 4, "clip_on": False}
-            axes.plot([point.x], [point.chance], "x", transform=lifted, label=f"_diverged {line.label}", **look)
-            axes.annotate(
-                f"{point.lost}",
-                (point.x, point.chance),
-                (5, up),
-                textcoords="offset points",
-                va="center",
-                fontsize=6,
-                color=line.style.ink,
-            )
+    """A × at chance, with how many replicates diverged; above a mean that stands there, or the × of another line."""
+
+    def across(point) -> float:
+        return (axes.transData - axes.transAxes).transform((point.x, point.chance))[0]
+
+    lost = [(line, p) for line in lines if not line.second for p in line.points[line.points.lost > 0].itertuples()]
+    means = [across(point) for _, point in lost if point.estimate - point.chance < 3]
+    marks = []
+    for line, point in lost:
+        at, label = across(point), f"_diverged {line.label}"
+        up = 8 * (any(abs(at - other) < 0.05 for other in means) + sum(abs(at - other) < 0.05 for other in marks))
+        marks.append(at)
+        look = {"color": line.style.colour, "ms": 4.5, "mew": 1.3, "zorder": 4, "clip_on": False, "label": label}
+        axes.plot([point.x], [point.chance], "x", transform=_shifted(axes, up=up), **look)
+        look = {"color": line.style.ink, "fontsize": 6, "va": "center", "label": label}
+        axes.text(point.x, point.chance, f"{point.lost}", transform=_shifted(axes, 5, up), **look)
 
 
-def _name_ends(axes, line: _Line, at: pd.DataFrame) -> None:
-    """The smallest and the largest value of x, written at their points. at: (position, value) of each replicate."""
-    position, value = at.columns
-    for _, row in at.loc[[at[value].idxmin(), at[value].idxmax()]].drop_duplicates().iterrows():
-        y = line.points.loc[line.points.x == row[position], "estimate"].iloc[0]
-        axes.annotate(
-            _text(row[value]),
-            (row[position], y),
-            (0, -5),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=6,
-            color=line.style.ink,
-        )
-
-
-def _label(axes, line: _Line) -> None:
+def _label(axes, line: _Line, dodge: float = 0) -> None:
     """The line's name right of the axes, at the height of its last point; `_finish` moves those apart that overlap."""
     last = line.points.iloc[-1]
+    leader = {"arrowstyle": "-", "lw": 0.5, "color": line.style.colour, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
     axes.annotate(
-        textwrap.fill(line.label, 20),
+        textwrap.fill(line.label, 20, break_long_words=False),
         (last.x, last.estimate),
         (1.05, last.estimate),
+        xycoords=_shifted(axes, dodge),
         textcoords=axes.get_yaxis_transform(),
         va="center",
         fontsize=7.5,
@@ -645,14 +653,7 @@ def _label(axes, line: _Line) -> None:
         color=line.style.ink,
         annotation_clip=False,
         label="name",
-        arrowprops={
-            "arrowstyle": "-",
-            "lw": 0.5,
-            "color": line.style.colour,
-            "shrinkA": 1,
-            "shrinkB": 4,
-            "relpos": (0, 0.5),
-        },
+        arrowprops=leader,
     )
 
 
@@ -663,19 +664,15 @@ def _title(axes, title: str, lines: list[_Line]) -> None:
     if counts:
         low, high = min(counts), max(counts)
         text = f"n = {low} per point" if low == high else f"n = {low}–{high} per point"
-        axes.text(
-            0,
-            1,
-            text,
-            transform=axes.transAxes + ScaledTranslation(0, 4 / 72, axes.figure.dpi_scale_trans),
-            fontsize=7,
-            color="0.35",
-            label="n",
-        )
+        place = _shifted(axes, up=4, start=axes.transAxes)
+        axes.text(0, 1, text, transform=place, fontsize=7, color="0.35", label="n")
 
 
 def _scale(values: pd.Series) -> tuple[str, Callable[[pd.Series], pd.Series]]:
-    """The axis that suits the values (`text`, `log`: each is the smallest times a power of 2; `linear`), and each one's place."""
+    """The axis that suits the values, and a function to their places on it.
+
+    `text`; `log` for batch sizes and where each is the smallest times a power of 2; else `linear`.
+    """
     if is_bool_dtype(values) or not is_numeric_dtype(values):
         names = {name: i for i, name in enumerate(dict.fromkeys(values.map(_text)))}
         return "text", lambda cells: cells.map(_text).map(names)
@@ -688,11 +685,10 @@ def _scale(values: pd.Series) -> tuple[str, Callable[[pd.Series], pd.Series]]:
 def _dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True) -> None:
     """Label, ticks and limits. ticks: at the values themselves, on a log axis."""
     label = AXIS_LABELS.get(name, name)
-    places = (
-        sorted(values.map(_text).unique(), key=list(values.map(_text)).index) if scale == "text" else values.unique()
-    )
     if scale == "text":
-        axes.set_xticks(range(len(places)), places, rotation=30 if len(places) > 4 else 0)
+        places = list(dict.fromkeys(values.map(_text)))
+        slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(places) > 4 else {}
+        axes.set_xticks(range(len(places)), places, **slant)
         axes.set_xlim(-0.5, len(places) - 0.5)
     elif scale == "log":
         label = f"{label[:-1]}, log scale)" if label.endswith(")") else f"{label} (log scale)"
@@ -701,12 +697,24 @@ def _dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True)
         margin = (high / low) ** 0.06 if high > low else 1.5
         axes.set_xlim(low / margin, high * margin)
         if ticks:
-            axes.set_xticks(sorted(places), [_text(place) for place in sorted(places)])
+            places = sorted(values.unique())
+            axes.set_xticks(places, [_text(place) for place in places])
             axes.minorticks_off()
+        else:
+            _plain_ticks(axes.xaxis)
     elif len(values):
         margin = 0.06 * (values.max() - values.min()) or 0.5
         axes.set_xlim(values.min() - margin, values.max() + margin)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=bool((values % 1 == 0).all()), steps=[1, 2, 5, 10]))
     axes.set_xlabel(label)
+
+
+def _plain_ticks(axis) -> None:
+    """Digits on a log axis: 1, 2, 5, 10, …, or round steps where it spans too little for those."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _text(value)))
+    axis.set_minor_locator(NullLocator())
 
 
 def _limit_y(grid: list, lines: list[_Line], y: str, log: bool = False) -> None:
@@ -726,16 +734,25 @@ def _limit_y(grid: list, lines: list[_Line], y: str, log: bool = False) -> None:
         if log:
             axes.set_yscale("log")
         axes.set_ylim(low, high)
+        if log:
+            _plain_ticks(axes.yaxis)
 
 
 # Words and layout
+
+
+def _plain(column: str) -> str:
+    """The column in words, without its unit."""
+    return AXIS_LABELS.get(column, column).split(" (")[0]
 
 
 def _key_text(lines: list[_Line], dots: bool = True) -> str:
     if all(n == 1 for line in lines for n in line.points.n):
         return f"One replicate a point: no interval. {_lost_text(lines)}"
     what = "mean over n replicates (small dots)" if dots else "mean over n replicates"
-    return f"Lines: {what}; bands and bars: 95 % t interval of the mean. {_lost_text(lines)}"
+    seconds = ", ".join(sorted({line.second for line in lines if line.second}))
+    opened = f"Open markers: {seconds}. " if seconds else ""
+    return f"Markers: {what}; bands and bars: 95 % t interval of the mean. {opened}{_lost_text(lines)}"
 
 
 def _lost_text(lines: list[_Line]) -> str:
@@ -752,11 +769,10 @@ def _left_out_text(statuses: list[pd.Series]) -> str:
     return f"{counts.sum()} of {len(status)} replicates not counted: {words}." if len(counts) else ""
 
 
-def _finish(figure: Figure, sentences: list[str], footer: str) -> None:
+def _finish(figure: Figure, notes: list[str], footer: str) -> None:
     """The note and the footer below, everything laid out, and the names of lines moved apart."""
-    width = int(figure.get_figwidth() * 19)
-    note = textwrap.wrap(" ".join(filter(None, sentences)), width)
-    text = "\n".join([*note, *textwrap.wrap(footer, width)])
+    width = int(figure.get_figwidth() * 21)
+    text = "\n".join(part for text in [*notes, footer] for part in textwrap.wrap(text, width))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="0.25", linespacing=1.3)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # keeps what has been laid out

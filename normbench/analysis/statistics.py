@@ -114,10 +114,10 @@ def probability_of_improvement(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """P(A > B) + ½ P(A = B) over all pairs, with a percentile bootstrap interval (Agarwal et al. 2021, arXiv 2108.13264).
+    """P(A > B) + ½ P(A = B) over all pairs, with a percentile bootstrap interval.
 
     a: (n,), b: (m,), resampled apart from each other; the interval's n is the smaller of the two. generator: the only
-    source of chance. Raises ValueError where one is empty or not finite.
+    source of chance. Raises ValueError where one is empty or not finite. Agarwal et al. 2021, arXiv 2108.13264.
     """
     a, b = _sample(a), _sample(b)
 

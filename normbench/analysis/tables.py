@@ -1,10 +1,55 @@
-"""Summaries of a study in words and tables: pure functions of runs.csv and of what the experiment file says."""
+"""Summaries of a study in words: pure functions of its runs.csv and of what its experiment file says."""
 
+import math
+import re
+
+import numpy as np
 import pandas as pd
 
+from normbench.analysis.claims import Verdict
+from normbench.analysis.collect import CONFIGURATION
+from normbench.analysis.statistics import bca_interval, paired, probability_of_improvement, t_interval, t_test
 from normbench.errors import UserError
+from normbench.records.directory import OVER
+from normbench.training.progress import duration
 
-OVER = ("finished", "diverged")
+BASELINE = "batch"  # the method that the paired differences are taken from
+SHOWN = {"val_acc": "validation", "test_acc": "test", "test_acc_precise": "test, precise statistics"}
+NOT_SETTINGS = ("options", "seed")  # options are told by the method and by the dotted columns
+
+
+def settings(runs: pd.DataFrame) -> list[str]:
+    """The columns by which the runs of a table differ: what a row of its summary is about."""
+    dotted = [column for column in runs if "." in column]
+    columns = [column for column in (*CONFIGURATION, *dotted) if column not in NOT_SETTINGS]
+    differing = [column for column in columns if column == "method" or runs[column].nunique(dropna=False) > 1]
+    plain = runs["stats_batch"].isna() | (runs["stats_batch"] == runs["batch_size"])
+    return [column for column in differing if column != "stats_batch" or not plain.all()]
+
+
+def summary(name: str, title: str, runs: pd.DataFrame, verdicts: list[Verdict]) -> str:
+    """summary.md of a study: its scale and where it ran, verdicts, results, paired differences, what is not counted.
+
+    title: a sentence on the study. Accuracies are means over replicates in percent with 95 % intervals.
+    """
+    parts = [f"# {name}", title, _header(runs)]
+    if verdicts:
+        parts += ["## Claims", _claims(verdicts)]
+    parts += ["## Results", _results(runs)]
+    if differences := _differences(runs):
+        parts += [f"## Paired differences from {BASELINE}", differences]
+    parts += ["## Not counted", _not_counted(runs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def scale(runs: pd.DataFrame) -> str:
+    """What was trained, in a line: `resnet8, cifar10, 10000 training images, 4 epochs, sgd`."""
+
+    def each(column, words=""):
+        return ", ".join(str(value) for value in runs[column].dropna().unique()) + words
+
+    images = "all training images" if runs["train_size"].isna().all() else each("train_size", " training images")
+    return ", ".join([each("model"), each("data"), images, each("epochs", " epochs"), each("optimizer")])
 
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
@@ -12,16 +57,221 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
 
     runs: of a study that `tunes: lr`. Columns: model, optimizer, method, lr, val_acc (percent, mean), n (replicates),
     rates (how many were tried), edge ("lowest" or "highest" where the best is at the grid's edge, else empty).
+    Raises UserError where no run is over.
     """
-    over = runs[runs["status"].isin(OVER)]
     rows = []
+    over = runs[runs["status"].isin(OVER)]
     for (model, optimizer, method), group in over.groupby(["model", "optimizer", "method"], sort=True):
         means = group.groupby("lr")["val_acc"].agg(["mean", "size"])
         best = means["mean"].idxmax()
         edge = "lowest" if best == means.index[0] else "highest" if best == means.index[-1] else ""
-        rows.append(
-            (model, optimizer, method, best, round(means["mean"][best], 4), means["size"][best], len(means), edge)
-        )
+        accuracy, n = round(means["mean"][best], 4), means["size"][best]
+        rows.append((model, optimizer, method, best, accuracy, n, len(means), edge))
     if not rows:
         raise UserError("no run of this study is over: no rate can be chosen")
     return pd.DataFrame(rows, columns=["model", "optimizer", "method", "lr", "val_acc", "n", "rates", "edge"])
+
+
+def rates_summary(table: pd.DataFrame) -> str:
+    """The table of `rates` in words; what is at the edge of its grid is flagged."""
+    rows = [
+        [
+            row.method,
+            f"{row.lr:g}",
+            f"{row.val_acc:.2f}",
+            f"{row.n} × {row.rates}",
+            f"**the {row.edge} of the grid: widen it**" if row.edge else "inside the grid",
+        ]
+        for row in table.fillna("").itertuples()
+    ]
+    head = ["method", "rate at batch 128", "validation, %", "replicates × rates tried", "where"]
+    return "## Rates\n\n" + _markdown(head, "lrrrl", rows) + "\n"
+
+
+# --- The parts. -------------------------------------------------------------------------------------------------------
+
+
+def _header(runs: pd.DataFrame) -> str:
+    over = runs[runs["status"].isin(OVER)]
+    commits = over.assign(commit=over["commit"].fillna("unknown").str[:7] + over["dirty"].map(_dirt))
+    lines = [
+        f"- Scale: {scale(runs)}",
+        f"- Command: {_several(over, 'command', '`{}`')}",
+        f"- Commit: {_several(commits, 'commit', '{}')}",
+        f"- Device: {_several(over, 'device', '{}')}, threads a run: {_several(over, 'threads', '{:.0f}')}; "
+        f"torch {_several(over, 'torch', '{}')}",
+        f"- n: {_n(runs)}; seeds {_ranges(runs['seed'])}, the same for every arm",
+        f"- Training and evaluation took {duration(_seconds(over))} in all, the runs added up",
+    ]
+    if commits["commit"].nunique() > 1:
+        lines.append("- **Rows of several commits are in this table**; the column commit of runs.csv tells them apart.")
+    return "\n".join(lines)
+
+
+def _dirt(dirty) -> str:
+    return " with uncommitted changes" if dirty is True or str(dirty) == "True" else ""
+
+
+def _seconds(over: pd.DataFrame) -> float:
+    """Of all runs: the replicates of a stack share their seconds."""
+    return (over["seconds"] / over["stack"]).sum()
+
+
+def _several(table: pd.DataFrame, column: str, form: str) -> str:
+    """The one value of a column, or each with its number of replicates."""
+    counts = table[column].value_counts(sort=False, dropna=True)
+    if len(counts) == 1:
+        return form.format(counts.index[0])
+    return "; ".join(f"{form.format(value)} ({n} replicates)" for value, n in counts.items()) or "none"
+
+
+def _n(runs: pd.DataFrame) -> str:
+    counts = runs.assign(counted=runs["status"].isin(OVER)).groupby("run_id")["counted"].sum()
+    low, high = counts.min(), counts.max()
+    return f"{low} replicates a run" if low == high else f"{low} to {high} replicates a run"
+
+
+def _ranges(seeds: pd.Series) -> str:
+    found = sorted(int(seed) for seed in seeds.unique())
+    return f"{found[0]}–{found[-1]}" if found == list(range(found[0], found[-1] + 1)) else ", ".join(map(str, found))
+
+
+def _claims(verdicts: list[Verdict]) -> str:
+    rows = []
+    for v in verdicts:
+        interval = "–" if math.isnan(v.estimate) else f"{v.estimate:+.2f} [{v.low:+.2f}, {v.high:+.2f}]"
+        rows.append(
+            [
+                f"{v.statement} ({v.source})",
+                f"{v.kind}, {v.metric}",
+                f"{v.margin:g}",
+                str(v.n),
+                interval,
+                "–" if math.isnan(v.p_holm) else _p(v.p_holm),
+                f"**{v.verdict}**",
+                v.note or "–",
+            ]
+        )
+    head = ["claim", "kind, metric", "margin", "n", "estimate [95 % t interval]", "p, Holm", "verdict", "note"]
+    text = (
+        "Each was fixed in the experiment file before the runs. n paired seeds; a claim holds, or does not, where its "
+        f"p value, corrected by Holm over all {len(verdicts)}, is at most 0.05; else it is inconclusive."
+    )
+    return f"{text}\n\n{_markdown(head, 'llrrrrll', rows)}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _results(runs: pd.DataFrame) -> str:
+    keys = settings(runs)
+    metrics = [column for column in SHOWN if runs[column].notna().any()]
+    head = [*keys, "n", "status", *(SHOWN[column] for column in metrics), "BCa, test", "ms a step", "memory, MB"]
+    rows = []
+    for values, group in runs.groupby(keys, sort=False, dropna=False):
+        over = group[group["status"].isin(OVER)]
+        counts = group["status"].value_counts()
+        status = counts.index[0] if len(counts) == 1 else ", ".join(f"{n} {word}" for word, n in counts.items())
+        rows.append(
+            [
+                *(_value(value) for value in values),
+                str(len(over)),
+                status,
+                *(_mean(over[column].dropna()) for column in metrics),
+                _bca(over["test_acc"].dropna(), values),
+                _median(over["ms_per_step"] / over["stack"], "{:.2f}"),
+                _median(over["peak_memory_mb"], "{:.0f}"),
+            ]
+        )
+    text = (
+        "Accuracy in percent after the last epoch: mean ± half-width of the 95 % t interval over the replicates, and "
+        "the BCa bootstrap interval of the test accuracy. A diverged replicate counts at chance. ms a step: per replicate, "
+        "median; memory: the process's peak on a CPU, the device's on a GPU."
+    )
+    return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'rl' + 'r' * (len(metrics) + 3), rows)}"
+
+
+def _differences(runs: pd.DataFrame) -> str:
+    """Each method against the baseline of the same other settings, seed by seed."""
+    keys = [key for key in settings(runs) if key not in ("method", "stats_batch", "lr") and not key.startswith("norm.")]
+    over = runs[runs["status"].isin(OVER)]
+    if BASELINE not in set(over["method"]) or over["method"].nunique() < 2:
+        return ""
+    rows = []
+    groups = over.groupby(keys, sort=False, dropna=False) if keys else [((), over)]
+    for values, group in groups:
+        base = _by_seed(group[group["method"] == BASELINE])
+        for method, arm in group[group["method"] != BASELINE].groupby("method", sort=False):
+            other = _by_seed(arm)
+            if base is None or other is None:  # several rows a seed: the method's own options differ
+                continue
+            differences, seeds = paired(other, base)
+            if len(seeds) < 2:
+                continue
+            interval, p = t_interval(differences), min(1.0, 2 * min(t_test(differences)))
+            better = probability_of_improvement(other, base, np.random.default_rng(0))
+            rows.append(
+                [
+                    *(_value(value) for value in values),
+                    f"{method} − {BASELINE}",
+                    str(interval.n),
+                    f"{interval.estimate:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]",
+                    _p(p),
+                    f"{better.estimate:.2f} [{better.low:.2f}, {better.high:.2f}]",
+                ]
+            )
+    if not rows:
+        return ""
+    head = [*keys, "difference", "n", "test accuracy, points [95 % t]", "p", f"P(method > {BASELINE}) [95 % bootstrap]"]
+    text = "Seed by seed, at the same other settings; p is two-sided and not corrected."
+    return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'lrrrr', rows)}"
+
+
+def _by_seed(rows: pd.DataFrame) -> pd.Series | None:
+    values = rows.set_index("seed")["test_acc"]
+    return None if values.empty or values.index.duplicated().any() else values
+
+
+def _not_counted(runs: pd.DataFrame) -> str:
+    lost = runs[~runs["status"].isin(OVER)]
+    if lost.empty:
+        return f"Nothing: all {len(runs)} replicates are over."
+    rows = [
+        [name, status, ", ".join(str(seed) for seed in group["seed"]), group["error"].dropna().astype(str).max() or "–"]
+        for (name, status), group in lost.fillna({"error": ""}).groupby(["run_id", "status"], sort=False)
+    ]
+    return _markdown(["run", "status", "seeds", "error"], "llll", rows)
+
+
+# --- Their cells. -----------------------------------------------------------------------------------------------------
+
+
+def _value(value) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:g}"
+    return "–" if value is pd.NA or value is None else str(value)
+
+
+def _mean(values: pd.Series) -> str:
+    if values.empty:
+        return "–"
+    interval = t_interval(values)
+    return f"{interval.estimate:.2f}" + ("" if interval.n == 1 else f" ± {interval.high - interval.estimate:.2f}")
+
+
+def _bca(values: pd.Series, seed_words) -> str:
+    if len(values) < 2:
+        return "–"
+    interval = bca_interval(values, np.random.default_rng([*str(seed_words).encode()]))
+    return f"[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _median(values: pd.Series, form: str) -> str:
+    return form.format(values.median()) if values.notna().any() else "–"
+
+
+def _markdown(head: list[str], alignment: str, rows: list[list[str]]) -> str:
+    rule = ["---:" if side == "r" else "---" for side in alignment]
+    lines = [head, rule, *[[re.sub(r"([|\n])", " ", cell) for cell in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

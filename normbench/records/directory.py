@@ -44,7 +44,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self):
-        """Hold the run for this process alone. Raises Busy if another process holds it, UserError if it cannot be made."""
+        """Hold the run for this process alone. Raises Busy if another one holds it, UserError if it cannot be made."""
         with plainly(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")

@@ -59,6 +59,7 @@ SAME = {
     "checkpoint_seconds": 1,
     "evaluation.batch_size": 10,
     "data.root": "elsewhere",
+    "optim.rates": "elsewhere.csv",
     "logging.progress": "none",
     "logging.tensorboard": False,
     "logging.histogram_epochs": 0,

@@ -1,0 +1,36 @@
+"""Draw the figures of a study from the tables that scripts/collect.py wrote, each as PNG and SVG.
+
+python scripts/plot.py batch_size                       → results/batch_size/figure, curves and cost
+python scripts/plot.py somewhere                        → the same in somewhere/, from its runs.csv
+"""
+
+import argparse
+from pathlib import Path
+
+from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
+from normbench.analysis.study import study_of
+from normbench.analysis.tables import scale
+from normbench.errors import one_line
+
+
+@one_line
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", help="a study, or a folder with runs.csv")
+    parser.add_argument("--to", type=Path, help="folder that holds runs.csv and takes the figures (results/STUDY)")
+    arguments = parser.parse_args()
+    study = study_of(arguments.target, arguments.to)
+    runs, footer = study.runs, scale(study.runs)
+    wanted = study.says("figure") or {}
+    panels = wanted.get("panels") or default_panels(runs)
+    figures = {
+        "figure": sweep_figure(runs, panels, footer=footer),
+        "curves": curves_figure(study.curves, runs, **wanted.get("curves", {}), footer=footer),
+        "cost": cost_figure(runs, **wanted.get("cost", {}), footer=footer),
+    }
+    for name, figure in figures.items():
+        print(*save(figure, study.folder, name), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

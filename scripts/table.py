@@ -1,0 +1,37 @@
+"""Make summary.md of a study from the tables that scripts/collect.py wrote; for one that tunes rates, rates.csv too.
+
+python scripts/table.py batch_size                      → results/batch_size/summary.md
+python scripts/table.py somewhere                       → somewhere/summary.md, from somewhere/runs.csv
+"""
+
+import argparse
+from pathlib import Path
+
+from normbench.analysis.claims import decide
+from normbench.analysis.collect import write
+from normbench.analysis.study import study_of
+from normbench.analysis.tables import rates, rates_summary, summary
+from normbench.errors import one_line
+
+
+@one_line
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", help="a study, or a folder with runs.csv")
+    parser.add_argument("--to", type=Path, help="folder that holds runs.csv and takes the summary (results/STUDY)")
+    arguments = parser.parse_args()
+    study = study_of(arguments.target, arguments.to)
+    verdicts = decide(study.claims, study.runs)
+    text = summary(study.name, study.title, study.runs, verdicts)
+    if study.says("tunes") == "lr":
+        table = rates(study.runs)
+        write(table, study.folder / "rates.csv")
+        text += "\n" + rates_summary(table)
+    (study.folder / "summary.md").write_text(text)
+    print(study.folder / "summary.md")
+    for verdict in verdicts:
+        print(f"  {verdict.verdict}: {verdict.statement}")
+
+
+if __name__ == "__main__":
+    main()

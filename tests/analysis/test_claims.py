@@ -1,0 +1,544 @@
+"""Claims: what a file may say, and the verdict that a table gives, against scipy and hand calculation."""
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from normbench.analysis.claims import decide, load_claims, parse_claims
+from normbench.errors import InputError, UserError
+
+CHANCE = 10.0
+# t = 2√2 on 4 degrees of freedom: p = 0.0474, which stands alone but not as the smaller of two.
+BORDERLINE = [0, 1, 2, 3, 4]
+CLEAR = [10, 10.1, 10.2, 9.9, 9.8]
+
+
+def runs(*cells) -> pd.DataFrame:
+    """A table of these cells: (settings, values by seed), with status and other columns among the settings."""
+    rows = []
+    for number, (settings, values) in enumerate(cells):
+        for seed, value in values.items() if isinstance(values, dict) else enumerate(values):
+            row = {"run_id": f"run{number}", "seed": seed, "method": "batch", "batch_size": 128, "stats_batch": None}
+            row |= {"status": "finished" if value is not None else "failed", "test_acc": value, "test_loss": value}
+            rows.append(row | {"test_acc_precise": None, "lr": 0.1} | settings)
+    return pd.DataFrame(rows).astype({"stats_batch": float, "test_acc_precise": float, "test_acc": float})
+
+
+def against(contrast, base=50.0, **settings) -> pd.DataFrame:
+    """Group and batch at these settings, apart by the contrast; the levels differ from seed to seed."""
+    level = base + np.random.default_rng(0).normal(0, 5, len(contrast))
+    return runs(({"method": "group"} | settings, level + contrast), ({"method": "batch"} | settings, level))
+
+
+GIVEN = {
+    "difference": {"a": {"method": "group"}, "b": {"method": "batch"}, "direction": "greater", "margin": 0},
+    "equivalence": {"a": {"method": "group"}, "b": {"method": "batch"}, "margin": 0.5},
+    "spread": {"where": {"method": "group"}, "over": "batch_size", "margin": 1.5},
+    "trend": {"where": {"method": "batch"}, "over": "stats_batch", "direction": "greater", "margin": 0},
+    "recovery": {
+        "a": {"batch_size": 2, "metric": "test_acc_precise"},
+        "b": {"batch_size": 2},
+        "reference": {"batch_size": 128},
+        "share": 0.5,
+    },
+}
+
+
+def entry(kind="difference", name="it", **changed) -> dict:
+    return {"name": name, "statement": "It is so.", "source": "Someone 2020", "kind": kind} | GIVEN[kind] | changed
+
+
+def verdict_of(claim: dict, table: pd.DataFrame):
+    [verdict] = decide(parse_claims([claim]), table)
+    return verdict
+
+
+# --- Difference -------------------------------------------------------------------------------------------------------
+
+
+def test_a_difference_is_a_paired_t_test():
+    contrast = [1.0, 2.5, 2.0, 4.0, 3.5]
+    table = against(contrast)
+    found = verdict_of(entry(margin=0.5), table)
+    a, b = (table.test_acc[table.method == method].to_numpy() for method in ("group", "batch"))
+    expected = stats.ttest_rel(a, b)
+    ends = expected.confidence_interval(0.95)
+    assert (found.name, found.statement, found.source) == ("it", "It is so.", "Someone 2020")
+    assert (found.kind, found.metric, found.n, found.margin) == ("difference", "test_acc", 5, 0.5)
+    assert [found.estimate, found.low, found.high] == pytest.approx([2.6, ends.low, ends.high])
+    assert found.p == found.p_holm == pytest.approx(stats.ttest_1samp(a - b, 0.5).pvalue)
+    assert (found.verdict, found.note) == ("holds", "")
+    assert ends.low < found.bca_low < 2.6 < found.bca_high < ends.high
+
+
+@pytest.mark.parametrize(
+    ("contrast", "direction", "margin", "expected"),
+    [
+        ([2, 2.1, 1.9], "greater", 1, "holds"),
+        ([2, 2.1, 1.9], "greater", 3, "does not hold"),
+        ([2, 2.1, 1.9], "greater", 2.05, "inconclusive"),
+        ([2, 2.1, 1.9], "less", 0, "does not hold"),
+        ([-2, -2.1, -1.9], "less", 1, "holds"),
+        ([-2, -2.1, -1.9], "less", 3, "does not hold"),
+        ([-2, -2.1, -1.9], "less", 1.95, "inconclusive"),
+        ([0, 0, 0], "greater", 0, "inconclusive"),
+        ([0.5, 0.5, 0.5], "greater", 0, "holds"),
+    ],
+)
+def test_verdicts_of_a_difference(contrast, direction, margin, expected):
+    found = verdict_of(entry(direction=direction, margin=margin), against(contrast))
+    assert found.verdict == expected
+    assert (found.p_holm <= 0.05) == (expected != "inconclusive")
+
+
+def test_a_metric_of_its_own():
+    table = against(CLEAR)
+    table["test_acc_precise"] = table.test_acc - 20
+    assert verdict_of(entry(metric="test_acc_precise"), table).estimate == pytest.approx(10)
+    mixed = entry(b={"method": "batch", "metric": "test_acc_precise"})
+    assert verdict_of(mixed, table).estimate == pytest.approx(30)
+
+
+# --- Equivalence ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("contrast", "expected"),
+    [
+        ([0.1, 0.2, -0.1, 0.0], "holds"),
+        ([-0.3, -0.3, -0.3], "holds"),
+        ([2.0, 2.1, 1.9], "does not hold"),
+        ([-2.0, -2.1, -1.9], "does not hold"),
+        ([0.3, 0.9, -0.5], "inconclusive"),
+        ([0.5, 0.5, 0.5], "inconclusive"),
+    ],
+)
+def test_verdicts_of_an_equivalence(contrast, expected):
+    assert verdict_of(entry("equivalence"), against(contrast)).verdict == expected
+
+
+def test_p_values_of_an_equivalence():
+    inside, outside = np.array([0.1, 0.2, -0.1, 0.0]), np.array([-1.0, -1.6, -0.9, -1.2])
+    tests = stats.ttest_1samp(inside, [[-0.5], [0.5]], axis=1)
+    two_sided = tests.pvalue
+    assert verdict_of(entry("equivalence"), against(inside)).p == pytest.approx(max(two_sided))
+    below = stats.ttest_1samp(outside, -0.5, alternative="less").pvalue
+    assert verdict_of(entry("equivalence"), against(outside)).p == pytest.approx(2 * below)
+
+
+# --- Spread -----------------------------------------------------------------------------------------------------------
+
+LEVELS = np.array([60.0, 63.0, 58.0, 61.0, 65.0])
+NOISE = {2: [0.1, -0.1, 0.2, 0.0, -0.2], 8: [0.0, 0.1, -0.1, 0.1, 0.0], 32: [-0.1, 0.0, 0.1, -0.2, 0.1]}
+
+
+def by_batch_size(shifts: dict) -> pd.DataFrame:
+    cells = [({"method": "group", "batch_size": b}, LEVELS + NOISE[b] + shift) for b, shift in shifts.items()]
+    return runs(*cells, ({"method": "batch", "batch_size": 2}, LEVELS - 40))
+
+
+@pytest.mark.parametrize(
+    ("shifts", "expected"),
+    [
+        ({2: 0, 8: 0.3, 32: 1}, "holds"),
+        ({2: 0, 8: 0.3, 32: 3}, "does not hold"),
+        ({2: 0, 8: 0.3, 32: 1.5}, "inconclusive"),
+    ],
+)
+def test_verdicts_of_a_spread(shifts, expected):
+    table = by_batch_size(shifts)
+    found = verdict_of(entry("spread"), table)
+    widest = np.subtract(NOISE[32], NOISE[2]) + shifts[32]
+    ends = stats.ttest_1samp(widest, 0).confidence_interval(0.95)
+    assert found.verdict == expected
+    assert [found.estimate, found.low, found.high] == pytest.approx([widest.mean(), ends.low, ends.high])
+    assert found.n == 5
+    assert found.note == "furthest apart: batch_size=32 above batch_size=2"
+
+
+def test_p_values_of_a_spread():
+    def one_sided(x, y, shift, margin, side):
+        return stats.ttest_1samp(np.subtract(NOISE[x], NOISE[y]) + shift, margin, alternative=side).pvalue
+
+    held = verdict_of(entry("spread"), by_batch_size({2: 0, 8: 0.3, 32: 1}))
+    worst = max(one_sided(32, 2, 1, 1.5, "less"), one_sided(32, 8, 0.7, 1.5, "less"), one_sided(8, 2, 0.3, 1.5, "less"))
+    assert held.p == pytest.approx(2 * worst)
+    refuted = verdict_of(entry("spread"), by_batch_size({2: 0, 8: 0.3, 32: 3}))
+    best = min(one_sided(32, 2, 3, 1.5, "greater"), one_sided(32, 8, 2.7, 1.5, "greater"))
+    assert refuted.p == pytest.approx(2 * 3 * best)
+
+
+def test_values_that_a_spread_lists_are_its_cells():
+    table = by_batch_size({2: 0, 8: 0.3, 32: 3})
+    two = verdict_of(entry("spread", where={"method": "group", "batch_size": [2, 8]}), table)
+    assert (two.verdict, two.note) == ("holds", "furthest apart: batch_size=8 above batch_size=2")
+    gap = verdict_of(entry("spread", where={"method": "group", "batch_size": [2, 8, 64]}), table)
+    assert (gap.verdict, gap.n) == ("not enough runs", 0)
+    assert "no run of the table has batch_size=64; batch_size=64: no runs; 5 of 5 seeds missing" in gap.note
+    lone = verdict_of(entry("spread", where={"method": "batch"}), table)
+    assert (lone.verdict, lone.n) == ("not enough runs", 0)
+    assert lone.note == "fewer than two values of batch_size"
+
+
+# --- Trend ------------------------------------------------------------------------------------------------------------
+
+
+def ghosts(slopes, curve=(0, 0, 0)) -> pd.DataFrame:
+    """Batch normalization over 2, 8 and 128 images, with these slopes per doubling, a seed each."""
+    shifts = dict(zip((8, 2, 128), curve, strict=True))
+    cells = [({"stats_batch": b}, [50 + s * math.log2(b) + shift for s in slopes]) for b, shift in shifts.items()]
+    return runs(*cells, ({"method": "group"}, [70.0] * len(slopes)))
+
+
+@pytest.mark.parametrize(
+    ("slopes", "direction", "margin", "expected"),
+    [
+        ([1.0, 1.2, 0.8], "greater", 0, "holds"),
+        ([1.0, 1.2, 0.8], "greater", 2, "does not hold"),
+        ([1.0, 1.2, 0.8], "greater", 0.9, "inconclusive"),
+        ([1.0, 1.2, 0.8], "less", 0, "does not hold"),
+        ([-1.0, -1.2, -0.8], "less", 0.1, "holds"),
+        ([0, 0, 0], "greater", 0, "inconclusive"),
+    ],
+)
+def test_verdicts_of_a_trend(slopes, direction, margin, expected):
+    found = verdict_of(entry("trend", direction=direction, margin=margin), ghosts(slopes))
+    ends = stats.t.interval(0.95, 2, np.mean(slopes), stats.sem(slopes)) if any(slopes) else (0, 0)
+    assert found.verdict == expected
+    assert [found.estimate, found.low, found.high] == pytest.approx([np.mean(slopes), *ends])
+    assert found.n == 3
+
+
+def test_a_trend_is_the_least_squares_slope():
+    curve = (1.0, -3.0, 2.5)
+    expected = stats.linregress([3, 1, 7], [50 + 3 + 1.0, 50 + 1 - 3.0, 50 + 7 + 2.5]).slope
+    assert verdict_of(entry("trend"), ghosts([1.0, 1.0, 1.0], curve)).estimate == pytest.approx(expected)
+
+
+def test_equal_values_have_no_trend():
+    table = runs(*[({"stats_batch": b, "status": "diverged"}, [CHANCE + 0.1] * 5) for b in (2, 4, 8, 16, 64, 128)])
+    found = verdict_of(entry("trend"), table)
+    assert (found.estimate, found.p, found.verdict) == (0, 1, "inconclusive")
+
+
+# --- Recovery ---------------------------------------------------------------------------------------------------------
+
+
+def recovered(gain, deficit) -> pd.DataFrame:
+    b = np.array([40.0, 43.0, 38.0, 41.0])[: len(gain)]
+    table = runs(({"batch_size": 2}, b), ({"batch_size": 128}, b + deficit))
+    table.loc[table.batch_size == 2, "test_acc_precise"] = b + gain
+    return table
+
+
+@pytest.mark.parametrize(
+    ("gain", "deficit", "expected", "note"),
+    [
+        ([8, 8.2, 7.8, 8], [10, 10.1, 9.9, 10], "holds", "recovers 80 % of a deficit of 10.00 [9.87, 10.13]"),
+        ([2, 2.2, 1.8, 2], [10, 10.1, 9.9, 10], "does not hold", "recovers 20 % of a deficit of 10.00 [9.87, 10.13]"),
+        ([4, 6, 3, 7], [10, 10.1, 9.9, 10], "inconclusive", "recovers 50 % of a deficit of 10.00 [9.87, 10.13]"),
+        (
+            [8, 8.2, 7.9, 8.1],
+            [1, -1, 2, -1],
+            "premise not met",
+            "no deficit to recover: reference − b is 0.25 [-2.14, 2.64]",
+        ),
+        (
+            [1, 1, 1, 1],
+            [0, 0, 0, 0],
+            "premise not met",
+            "no deficit to recover: reference − b is 0.00 [0.00, 0.00]",
+        ),
+    ],
+)
+def test_verdicts_of_a_recovery(gain, deficit, expected, note):
+    found = verdict_of(entry("recovery"), recovered(gain, deficit))
+    assert (found.verdict, found.note, found.n, found.margin) == (expected, note, 4, 0)
+    contrast = np.subtract(gain, np.multiply(deficit, 0.5))
+    assert found.estimate == pytest.approx(contrast.mean())
+    if expected == "premise not met":
+        assert math.isnan(found.p)
+        assert math.isnan(found.p_holm)
+    else:
+        assert found.p == pytest.approx(stats.ttest_1samp(contrast, 0).pvalue)
+
+
+# --- Several claims ---------------------------------------------------------------------------------------------------
+
+
+def several(*contrasts):
+    """A difference claim for each contrast, at a batch size of its own, decided together."""
+    tables, claims = [], []
+    for size, contrast in enumerate(contrasts, 1):
+        tables.append(against(contrast, batch_size=size))
+        cells = {key: {"method": method, "batch_size": size} for key, method in (("a", "group"), ("b", "batch"))}
+        claims.append(entry(name=f"at_{size}", **cells))
+    return decide(parse_claims(claims), pd.concat(tables, ignore_index=True))
+
+
+def test_holm_takes_back_what_one_interval_would_decide():
+    alone, first, second = *several(BORDERLINE), *several(BORDERLINE, [1, -1, 0.5, -0.5, 0.1])
+    assert alone.p == pytest.approx(0.04742065558431961)
+    assert (alone.verdict, alone.note) == ("holds", "")
+    assert first.low > 0
+    assert (first.p, first.p_holm) == (alone.p, pytest.approx(2 * alone.p))
+    assert first.verdict == second.verdict == "inconclusive"
+    assert first.note == "holds by its own 95 % interval, not after Holm's correction over 2 claims"
+    assert second.note == ""
+    refuted, _ = several([-x for x in BORDERLINE], [1, -1, 0.5, -0.5, 0.1])
+    assert refuted.note.startswith("does not hold by its own 95 % interval, not after Holm's")
+
+
+def test_holm_asks_less_of_the_last():
+    clear, borderline = several(CLEAR, BORDERLINE)
+    assert clear.p_holm == pytest.approx(2 * clear.p)
+    assert (borderline.p_holm, borderline.verdict) == (borderline.p, "holds")
+
+
+def test_what_is_not_tested_does_not_count_for_holm():
+    short, premise = [1.0, 2.0], recovered([1, 1, 1, 1], [0, 0, 0, 0])
+    table = pd.concat([against(BORDERLINE), against(short, lr=0.2), premise.assign(lr=0.3)], ignore_index=True)
+    at = {key: {"method": method, "lr": 0.1} for key, method in (("a", "group"), ("b", "batch"))}
+    cells = {key: cell | {"lr": 0.3} for key, cell in GIVEN["recovery"].items() if key != "share"}
+    claims = [
+        entry(name="short", a={"method": "group", "lr": 0.2}, b={"method": "batch", "lr": 0.2}),
+        entry(name="borderline", **at),
+        entry("recovery", name="premise", **cells),
+    ]
+    found = decide(parse_claims(claims), table)
+    assert [verdict.name for verdict in found] == ["short", "borderline", "premise"]
+    assert [verdict.verdict for verdict in found] == ["not enough runs", "holds", "premise not met"]
+
+
+def test_the_bootstrap_depends_on_the_name_alone():
+    table = against([1.0, 2.5, 2.0, 4.0, 3.5])
+    first, other = entry(), entry(name="other")
+    alone, together = decide(parse_claims([first]), table)[0], decide(parse_claims([other, first]), table)
+    assert (alone.bca_low, alone.bca_high) == (together[1].bca_low, together[1].bca_high)
+    assert (alone.bca_low, alone.bca_high) != (together[0].bca_low, together[0].bca_high)
+
+
+def test_no_claims():
+    assert decide(parse_claims(None), against(CLEAR)) == []
+
+
+# --- Replicates that diverged, failed or are missing ------------------------------------------------------------------
+
+
+def test_a_diverged_replicate_counts_at_chance():
+    table = against([1.0, 1.1, 0.9, 1.05, 0.95])
+    lost = (table.method == "batch") & table.seed.isin([1, 3])
+    table.loc[lost, ["status", "test_acc", "test_loss"]] = ["diverged", CHANCE, math.nan]
+    found = verdict_of(entry(), table)
+    a, b = (table.test_acc[table.method == method].to_numpy() for method in ("group", "batch"))
+    assert found.n == 5
+    assert found.estimate == pytest.approx((a - b).mean())
+    assert found.estimate > 10
+    assert found.note == "b: 2 of 5 diverged, counted at chance"
+    loss = verdict_of(entry(metric="test_loss"), table)
+    assert loss.n == 3
+    assert loss.note == "2 of 5 seeds missing; b: 2 diverged without test_loss, not counted"
+
+
+@pytest.mark.parametrize("status", ["failed", "running", "stopped", "missing"])
+def test_what_is_not_over_lowers_n(status):
+    table = against([1.0, 1.1, 0.9, 1.05, 0.95])
+    table.loc[(table.method == "group") & table.seed.isin([0, 4]), ["status", "test_acc"]] = [status, math.nan]
+    found = verdict_of(entry(), table)
+    assert (found.n, found.verdict, found.note) == (3, "holds", "2 of 5 seeds missing")
+    assert found.estimate == pytest.approx((1.1 + 0.9 + 1.05) / 3)
+    stale = table.assign(test_acc=table.test_acc.fillna(0))  # whatever a table says of them
+    assert verdict_of(entry(), stale) == found
+
+
+def test_seeds_are_paired_whatever_their_order():
+    table = runs(({"method": "group"}, {7: 54.0, 3: 61.0, 5: 42.0, 9: 1.0}), ({}, {3: 60.0, 5: 40.0, 7: 51.0, 8: 99.0}))
+    found = verdict_of(entry(), table.sample(frac=1, random_state=0))
+    assert (found.n, found.estimate) == (3, 2)
+    assert found.note == "2 of 5 seeds missing"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_two_seeds_are_not_enough(n):
+    found = verdict_of(entry(), against([5.0, 5.1][:n]))
+    assert (found.verdict, found.n) == ("not enough runs", n)
+    assert found.estimate == pytest.approx(5 if n == 1 else 5.05)
+    assert math.isnan(found.low) == (n == 1)
+    assert math.isnan(found.p)
+    assert found.note == f"a verdict takes 3 seeds that all cells have; there are {n}"
+
+
+def test_cells_without_runs_or_values():
+    table = against(CLEAR)
+    nothing = verdict_of(entry(a={"method": "gruop"}), table)
+    assert (nothing.verdict, nothing.n) == ("not enough runs", 0)
+    assert math.isnan(nothing.estimate)
+    assert nothing.note == "no run of the table has method=gruop; a: no runs; 5 of 5 seeds missing"
+    silent = verdict_of(entry(a={"method": "group", "metric": "test_acc_precise"}), table)
+    assert (silent.verdict, silent.n) == ("not enough runs", 0)
+    assert silent.note == "a: no values of test_acc_precise; 5 of 5 seeds missing"
+    assert verdict_of(entry(), table[:0]).verdict == "not enough runs"
+
+
+def test_the_verdicts_survive_a_file(tmp_path):
+    table = against(CLEAR, lr=0.1 + 0.2).astype({"seed": "Int64", "batch_size": "Int64"})
+    table["nesterov"] = pd.Series([None, *[True] * (len(table) - 1)], dtype=object)
+    table["momentum"] = ["scaled", *[0.1] * (len(table) - 1)]
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    more = {"lr": 0.3, "batch_size": 128, "stats_batch": None, "momentum": 0.1, "nesterov": True}
+    claim = entry(a={"method": "group", **more}, b={"method": ["batch", "none"], **more})
+    found = verdict_of(claim, table)
+    assert (found.n, found.verdict) == (4, "holds")
+    again = verdict_of(claim, pd.read_csv(tmp_path / "runs.csv"))
+    assert (again.n, again.verdict, again.estimate) == (4, "holds", pytest.approx(found.estimate))
+
+
+# --- Mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def without(key, kind="difference"):
+    return {k: value for k, value in entry(kind).items() if k != key}
+
+
+CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the table, each with a value or a list"
+
+
+@pytest.mark.parametrize(
+    ("claims", "line"),
+    [
+        ({"it": 1}, "claims={it: 1}: must be a list of claims"),
+        (["gn wins"], "claims[0]=gn wins: must be a claim: name, statement, source, kind, …"),
+        ([without("name")], "claims[0].name=null: must be a name"),
+        ([entry(), entry()], "claims[1].name=it: an earlier claim has this name"),
+        ([without("statement")], "claims.it.statement=null: must be a text"),
+        ([entry(source=" ")], "claims.it.source=: must be a text"),
+        ([without("kind")], "claims.it.kind=null: choices: difference, equivalence, recovery, spread, trend"),
+        (
+            [entry() | {"kind": "diference"}],
+            "claims.it.kind=diference: did you mean difference? "
+            "choices: difference, equivalence, recovery, spread, trend",
+        ),
+        ([entry(direction="more")], "claims.it.direction=more: choices: greater, less"),
+        ([without("direction", "trend")], "claims.it.direction=null: choices: greater, less"),
+        (
+            [entry(marign=1)],
+            "claims.it.marign=1: no key of kind difference; did you mean margin? "
+            "choices: a, b, direction, kind, margin, metric, name, source, statement",
+        ),
+        (
+            [entry("spread", direction="less")],
+            "claims.it.direction=less: no key of kind spread; "
+            "choices: kind, margin, metric, name, over, source, statement, where",
+        ),
+        ([entry(margin=-1)], "claims.it.margin=-1: must be a number ≥ 0"),
+        ([entry(margin="wide")], "claims.it.margin=wide: must be a number ≥ 0"),
+        ([without("margin")], "claims.it.margin=null: must be a number ≥ 0"),
+        ([entry("equivalence", margin=0)], "claims.it.margin=0: must be a number > 0"),
+        ([entry("recovery", share=1.5)], "claims.it.share=1.5: must be a number above 0, at most 1"),
+        ([entry(metric=3)], "claims.it.metric=3: must be a name"),
+        ([entry(a="group")], f"claims.it.a=group: {CELL}"),
+        ([entry(a={"metric": "test_acc"})], f"claims.it.a={{metric: test_acc}}: {CELL}"),
+        ([entry(a={"method": []})], f"claims.it.a={{method: []}}: {CELL}"),
+        ([entry(a={"norm": {"name": "group"}})], f"claims.it.a={{norm: {{name: group}}}}: {CELL}"),
+        (
+            [entry("spread", where={"method": "group", "batch_size": 2})],
+            "claims.it.where={method: group, batch_size: 2}: "
+            "must list two values of batch_size or more, none of them null, or not name it",
+        ),
+        (
+            [entry("trend", where={"stats_batch": [None, 2.5]})],
+            "claims.it.where={stats_batch: [null, 2.5]}: "
+            "must list two values of stats_batch or more, none of them null, or not name it",
+        ),
+    ],
+)
+def test_a_mistake_in_a_claim_is_one_line(claims, line):
+    with pytest.raises(InputError) as error:
+        parse_claims(claims)
+    assert str(error.value) == line
+
+
+COLUMNS = "choices: batch_size, lr, method, run_id, seed, stats_batch, status, test_acc, test_acc_precise, test_loss"
+NUMBERS = "choices: batch_size, lr, seed, stats_batch, test_acc, test_acc_precise, test_loss"
+
+
+@pytest.mark.parametrize(
+    ("claim", "line"),
+    [
+        (
+            entry(a={"metod": "group"}),
+            f"claims.it.a.metod=group: the table has no such column; did you mean method? {COLUMNS}",
+        ),
+        (
+            entry("spread", over="size"),
+            f"claims.it.over=size: the table has no such column; {COLUMNS}",
+        ),
+        (
+            entry(metric="test_ac"),
+            f"claims.it.metric=test_ac: the table has no such column of numbers; did you mean test_acc? {NUMBERS}",
+        ),
+        (
+            entry(b={"method": "batch", "metric": "status"}),
+            "claims.it.b.metric=status: the table has no such column of numbers; " + NUMBERS,
+        ),
+        (
+            entry("trend", where={"lr": 0.1}, over="method"),
+            "claims.it.over=method: has values that do not double: [batch, group]",
+        ),
+        (
+            entry(a={"method": ["group", "batch"]}),
+            "claims.it.a={method: [group, batch]}: several runs with seed 0: run0, run1; "
+            "add a column that tells them apart",
+        ),
+        (
+            entry("spread", where={"lr": 0.1}),
+            "claims.it.where={lr: 0.1, batch_size: 128}: several runs with seed 0: run0, run1; "
+            "add a column that tells them apart",
+        ),
+    ],
+)
+def test_a_claim_that_does_not_fit_the_table_is_one_line(claim, line):
+    with pytest.raises(UserError) as error:
+        verdict_of(claim, against(CLEAR))
+    assert str(error.value) == line
+
+
+# --- The file ---------------------------------------------------------------------------------------------------------
+
+
+def test_claims_stand_in_the_experiment_file(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("""# @package _global_
+study: study
+data: {root: "${oc.env:NOWHERE}"}
+claims:
+  - name: flat
+    statement: >
+      GroupNorm does not care
+      for the batch size
+    source: Wu & He 2018, arXiv 1803.08494
+    kind: spread
+    where: {method: none, batch_size: [2, 8]}
+    over: batch_size
+    margin: 1.5
+""")
+    [claim] = load_claims(path)
+    assert claim.statement == "GroupNorm does not care for the batch size"
+    assert (claim.kind, claim.metric, claim.over, claim.margin) == ("spread", "test_acc", "batch_size", 1.5)
+    assert claim.where == {"method": "none", "batch_size": [2, 8]}
+    path.write_text("study: other\n")
+    assert load_claims(path) == []
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    path = tmp_path / "study.yaml"
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        load_claims(path)
+    path.write_text("claims: [{name: a\n")
+    with pytest.raises(UserError, match=re.escape(f"{path}: ")) as error:
+        load_claims(path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,344 @@
+"""The figures are read back: what is drawn is compared with the table."""
+
+import re
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+from scipy import stats
+
+from normbench.analysis.figures import STYLES, cost_figure, curves_figure, default_panels, save, sweep_figure
+from normbench.errors import UserError
+from normbench.norms import NORMS
+
+SIZES = (2, 8, 32, 128)
+ARMS = {"where": {"method": ["batch", "group", "none"]}, "x": "batch_size"}
+COUPLED = {"title": "A  coupled", **ARMS, "also": {"test_acc_precise": "precise statistics"}}
+DECOUPLED = {
+    "title": "B  decoupled",
+    "where": {"method": ["batch", "ghost_batch"], "batch_size": 128},
+    "x": "stats_batch",
+    "as": "batch (ghost groups)",
+    "horizontal": {"method": ["group", "none"], "batch_size": 128},
+}
+
+
+@pytest.fixture
+def runs():
+    """Five seeds of three methods at four batch sizes, and of ghost groups: 1 diverged, 1 missing, 1 failed."""
+    generator, rows = np.random.default_rng(0), []
+    cells = [(method, size, size) for method in ("batch", "group", "none") for size in SIZES]
+    for method, size, statistics in cells + [("ghost_batch", 128, size) for size in SIZES[:-1]]:
+        for seed in range(5):
+            accuracy = generator.normal(55 - 40 / statistics * (method in ("batch", "ghost_batch")), 1)
+            rows.append(
+                {
+                    "study": "test",
+                    "run_id": f"{method}-{size}-{statistics}",
+                    "seed": seed,
+                    "model": "resnet8",
+                    "method": method,
+                    "batch_size": size,
+                    "stats_batch": statistics if "batch" in method else np.nan,
+                    "epochs": 3,
+                    "lr": 0.2,
+                    "status": "finished",
+                    "diverged_epoch": np.nan,
+                    "val_acc": accuracy + 0.5,
+                    "test_acc": accuracy,
+                    "test_loss": 3 - accuracy / 30,
+                    "test_acc_precise": accuracy + 1 if "batch" in method else np.nan,
+                    "seconds": generator.uniform(50, 60) + 500 / size,
+                    "ms_per_step": generator.uniform(10, 20),
+                    "stack": 5,
+                    "peak_memory_mb": np.nan,
+                    "data": "cifar10",
+                    "train_size": 1000,
+                    "norm.ghost_size": statistics if method == "ghost_batch" else np.nan,
+                }
+            )
+    table = pd.DataFrame(rows)
+    outcomes = ["val_acc", "test_acc", "test_loss", "test_acc_precise", "seconds", "ms_per_step"]
+    for method, size, seed, status in (
+        ("none", 2, 3, "diverged"),
+        ("group", 8, 1, "missing"),
+        ("none", 32, 0, "failed"),
+    ):
+        row = (table.method == method) & (table.batch_size == size) & (table.seed == seed)
+        table.loc[row, "status"] = status
+        table.loc[row, outcomes] = np.nan
+        if status == "diverged":
+            table.loc[row, ["val_acc", "test_acc", "diverged_epoch", "seconds"]] = 10, 10, 2, 30
+    return table
+
+
+@pytest.fixture
+def curves(runs):
+    """Accuracy 20, 30, … + seed; nothing after the epoch of a divergence."""
+    return pd.DataFrame(
+        {
+            "run_id": run.run_id,
+            "seed": run.seed,
+            "epoch": epoch,
+            "val_acc": 10.0 + 10 * epoch + run.seed,
+            "val_loss": 1.0,
+        }
+        for run in runs.itertuples()
+        if run.status in ("finished", "diverged")
+        for epoch in range(1, 4)
+        if not epoch > run.diverged_epoch
+    )
+
+
+def line(axes, label):
+    (found,) = [line for line in axes.lines if line.get_label() == label]
+    return found
+
+
+def bars(axes, label):
+    """(n, 2): the lower and upper ends."""
+    (found,) = [collection for collection in axes.collections if collection.get_label() == f"_bars {label}"]
+    return np.array([segment[:, 1] for segment in found.get_segments() if segment.size])
+
+
+def note(figure):
+    return figure.get_supxlabel()
+
+
+def expected(values):
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    return np.mean(values), low, high
+
+
+def test_means_and_intervals_are_those_of_the_table(runs):
+    left, right = sweep_figure(runs, [COUPLED, DECOUPLED]).axes
+    for method, column in (
+        ("batch", "test_acc"),
+        ("group", "test_acc"),
+        ("none", "test_acc"),
+        ("batch", "test_acc_precise"),
+    ):
+        label = method if column == "test_acc" else f"{method}, precise statistics"
+        x, y = line(left, label).get_data()
+        assert list(x) == list(SIZES)
+        for i, size in enumerate(SIZES):
+            rows = runs[(runs.method == method) & (runs.batch_size == size) & (runs.stats_batch.isin([size, np.nan]))]
+            mean, *ends = expected(rows[column].dropna())  # the diverged one among them, as 10
+            assert y[i] == pytest.approx(mean)
+            assert bars(left, label)[i] == pytest.approx(ends)
+    x, y = line(right, "batch (ghost groups)").get_data()
+    assert list(x) == list(SIZES)
+    large = runs[runs.batch_size == 128]
+    assert y == pytest.approx(large[large.stats_batch.notna()].groupby("stats_batch").test_acc.mean())
+    level, *ends = expected(large[large.method == "group"].test_acc)
+    assert line(right, "group").get_ydata() == pytest.approx([level, level])
+    assert bars(right, "group")[0] == pytest.approx(ends)
+
+
+def test_every_panel_says_n_and_every_axis_its_unit(runs):
+    figure = sweep_figure(runs, [COUPLED, DECOUPLED], footer="one CPU, commit abc")
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert "n = 4–5 per point" in texts[0]
+    assert "n = 5 per point" in texts[1]
+    assert figure.axes[0].get_xlabel() == "batch size (images, log scale)"
+    assert figure.axes[0].get_ylabel() == "test accuracy (%)"
+    assert figure.axes[0].get_xscale() == "log"
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["2", "8", "32", "128"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    assert note(figure).endswith("one CPU, commit abc")
+
+
+def test_a_diverged_replicate_is_marked_at_chance_with_its_count(runs):
+    axes = (figure := sweep_figure(runs, [COUPLED])).axes[0]
+    assert line(axes, "_diverged none").get_xydata().tolist() == [[2, 10]]
+    assert [text.get_text() for text in axes.texts if text.get_label() == "_diverged none"] == ["1"]
+    assert not [other for other in axes.lines if other.get_label() == "_diverged group"]
+    assert "diverged" in note(figure)
+
+
+def test_replicates_not_counted_are_noted_once(runs):
+    figure = sweep_figure(runs, [COUPLED, ARMS])
+    assert "2 of 60 replicates not counted: 1 failed, 1 missing." in note(figure)
+    assert "not counted" not in note(sweep_figure(runs, [DECOUPLED]))
+    assert "1 diverged without test_loss" in note(sweep_figure(runs, [ARMS | {"y": "test_loss"}]))
+
+
+def test_one_replicate_has_no_interval_and_the_note_says_so(runs):
+    figure = sweep_figure(runs[runs.seed == 4], [ARMS])
+    assert not bars(figure.axes[0], "batch").size
+    assert line(figure.axes[0], "batch").get_ydata() == pytest.approx(
+        runs[(runs.seed == 4) & (runs.method == "batch")].test_acc
+    )
+    assert "no interval" in note(figure)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 20.0])
+def test_names_of_lines_do_not_overlap_and_stay_in_the_figure(runs, spread):
+    table = pd.concat([runs[runs.method == "batch"].assign(method=name, run_id=name) for name in STYLES])
+    table["test_acc"] = 50 + spread * table.method.map(list(STYLES).index) / len(STYLES) + table.seed / 10
+    figure = sweep_figure(table, [{"x": "batch_size"}])
+    names = [text for text in figure.axes[0].texts if text.get_label() == "name"]
+    assert len(names) == len(STYLES)
+    # get_window_extent of an annotation includes its leader, which may cross: the text's own box is asked for.
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in names]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(figure.bbox.x1 >= box.x1 and figure.bbox.y0 <= box.y0 and figure.bbox.y1 >= box.y1 for box in boxes)
+
+
+def test_each_method_has_its_own_marker_and_colour_everywhere(runs):
+    assert set(STYLES) == set(NORMS)
+    assert len({style.marker for style in STYLES.values()}) == len({style.colour for style in STYLES.values()}) == 11
+    for axes in (sweep_figure(runs, [ARMS]).axes[0], cost_figure(runs, where=ARMS["where"]).axes[0]):
+        for method in ("batch", "group", "none"):
+            drawn = line(axes, method)
+            assert (to_hex(drawn.get_color()), drawn.get_marker()) == (
+                STYLES[method].colour.lower(),
+                STYLES[method].marker,
+            )
+    unknown = runs.replace({"method": {"group": "theirs", "none": "ours"}})
+    strange = sweep_figure(unknown, [{"x": "batch_size", "where": {"method": ["batch", "theirs", "ours"]}}]).axes[0]
+    assert len({line(strange, method).get_color() for method in ("batch", "theirs", "ours")}) == 3
+
+
+def test_text_and_other_numbers_along_x(runs):
+    large = runs[runs.batch_size.eq(128) & runs.method.ne("ghost_batch")]
+    axes = sweep_figure(large, [{"x": "method"}]).axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["batch", "group", "none"]
+    assert line(axes, "group").get_linestyle() == "None"
+    for factor, scale in ((1, "log"), (3, "linear")):
+        two = pd.concat([large, large.assign(lr=0.1 * factor), large.assign(lr=0.05)])
+        assert sweep_figure(two, [{"x": "lr"}]).axes[0].get_xscale() == scale
+    two = pd.concat([large, large.assign(lr=0.1)])
+    labels = {text.get_text() for text in sweep_figure(two, [{"x": "method", "lines": "lr"}]).axes[0].texts}
+    assert {"learning rate 0.1", "learning rate 0.2"} <= labels
+
+
+def test_as_renames_and_joins(runs):
+    panel = ARMS | {"as": {"group": "sample-wise", "none": "sample-wise"}, "where": {"method": ["group", "none"]}}
+    with pytest.raises(UserError, match="a point of sample-wise would average over runs that differ in method"):
+        sweep_figure(runs, [panel])
+    apart = runs[
+        ((runs.method == "group") & (runs.batch_size > 8)) | ((runs.method == "none") & (runs.batch_size <= 8))
+    ]
+    assert len(line(sweep_figure(apart, [panel]).axes[0], "sample-wise").get_xdata()) == 4
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        ({"x": "batch_size", "where": {"method": "gruop"}}, "figure panel 1: no run has method=gruop"),
+        ({"x": "batch_size", "where": {"norm": "group"}}, "figure panel 1: norm: no such column"),
+        (
+            {"title": "A", "x": "batchsize", "where": {"method": "group"}},
+            "figure panel 'A': batchsize: no such column; did",
+        ),
+        ({"x": "batch_size", "wehre": {}}, "wehre: unknown key; did you mean where?"),
+        ({"where": {"method": "group"}}, "x is missing"),
+        (
+            {"x": "batch_size"},
+            "a point of ghost_batch would average over runs that differ in stats_batch, norm.ghost_size",
+        ),
+        ({"x": "stats_batch"}, "group, none without a value of stats_batch; draw that under horizontal"),
+        ({"x": "batch_size", "where": {"run_id": "none-32-32", "seed": 0}}, "nothing finished with .* \\(1 failed\\)"),
+        (DECOUPLED | {"horizontal": {"method": "layer"}}, "no run has method=layer"),
+    ],
+)
+def test_mistakes_are_one_line(runs, panel, message):
+    with pytest.raises(UserError, match=message if "(" in message else re.escape(message)) as error:
+        sweep_figure(runs, [panel])
+    assert "\n" not in str(error.value)
+
+
+def test_the_same_seed_twice_is_told(runs):
+    with pytest.raises(UserError, match="the same seed twice"):
+        sweep_figure(pd.concat([runs, runs]), [ARMS])
+
+
+def test_other_empty_selections(runs, curves):
+    nothing = runs.assign(status="missing")
+    for draw in (lambda: curves_figure(curves, nothing), lambda: cost_figure(nothing), lambda: default_panels(nothing)):
+        with pytest.raises(UserError, match="finished"):
+            draw()
+    with pytest.raises(UserError, match="there are none"):
+        sweep_figure(runs, [])
+
+
+def test_learning_curves_keep_diverged_replicates_at_chance(runs, curves):
+    figure = curves_figure(curves, runs, where=ARMS["where"])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"batch size {size}" for size in SIZES]
+    first = figure.axes[0]
+    x, y = line(first, "none").get_data()
+    assert list(x) == [1, 2, 3]
+    seeds = np.arange(5)
+    for i, epoch in enumerate((1, 2, 3)):
+        values = np.where((seeds == 3) & (epoch >= 2), 10, 10 + 10 * epoch + seeds)
+        mean, *ends = expected(values)
+        assert y[i] == pytest.approx(mean)
+        assert bars(first, "none")[i] == pytest.approx(ends)
+    assert line(first, "_diverged none").get_xydata().tolist() == [[2, 10]]
+    assert "2 of 60 replicates not counted: 1 failed, 1 missing." in note(figure)
+
+
+def test_learning_curves_show_four_values_and_say_so(runs, curves):
+    more = pd.concat([runs, *(runs[runs.batch_size == 8].assign(batch_size=size) for size in (16, 64))])
+    figure = curves_figure(curves, more, where={"method": "batch"})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"batch size {size}" for size in (2, 16, 32, 128)]
+    assert "Shown: 4 of 6 values of batch size." in note(figure)
+
+
+def test_costs_are_medians_of_a_replicate(runs):
+    figure = cost_figure(runs, where=ARMS["where"])
+    time, memory, trade = figure.axes
+    rows = runs[(runs.method == "batch")].groupby("batch_size")
+    assert line(time, "batch").get_ydata() == pytest.approx(rows.ms_per_step.median() / 5)
+    assert time.get_yscale() == "log"
+    assert "not measured" in [text.get_text() for text in memory.texts]
+    points = sorted(zip(rows.seconds.median() / 5, rows.test_acc.mean(), strict=True))
+    assert np.array(sorted(line(trade, "batch").get_xydata().tolist())) == pytest.approx(np.array(points))
+
+
+def test_default_panels(runs):
+    panels = default_panels(runs)
+    assert [(panel["x"], panel["where"]["method"]) for panel in panels] == [
+        ("batch_size", ["batch", "group", "none"]),
+        ("stats_batch", ["ghost_batch"]),
+    ]
+    sweep_figure(runs, panels)
+    cost_figure(runs, x=panels[0]["x"], where=panels[0]["where"])
+    (panel,) = default_panels(runs[runs.batch_size == 128][lambda rows: rows.method != "ghost_batch"])
+    assert panel["x"] == "method"
+    cost_figure(runs[runs.batch_size == 128], x="method", where=panel["where"] | {"norm.ghost_size": None})
+    rates = pd.concat(
+        runs[runs.method.isin(["batch", "group"])].assign(lr=rate, model=model)
+        for rate in (0.05, 0.1, 0.2, 0.4, 0.8)
+        for model in ("resnet8", "vgg")
+    )
+    panels = default_panels(rates)
+    assert {panel["x"] for panel in panels} == {"lr"}
+    assert len(panels) == 8  # batch sizes and models
+    sweep_figure(rates, panels)
+    mixed = pd.concat(
+        [runs[runs.method == "batch"], rates[(rates.method == "group") & (rates.batch_size == 2) & (rates.lr == 0.1)]]
+    )
+    sweep_figure(mixed, default_panels(mixed))
+
+
+def test_the_same_bytes_each_time(runs, curves, tmp_path):
+    before = dict(matplotlib.rcParams)
+    for name, draw in {
+        "sweep": lambda: sweep_figure(runs, [COUPLED, DECOUPLED], footer="footer"),
+        "curves": lambda: curves_figure(curves, runs, where=ARMS["where"]),
+    }.items():
+        first, second = save(draw(), tmp_path / "a", name), save(draw(), tmp_path / "b", name)
+        assert [path.name for path in first] == [f"{name}.png", f"{name}.svg"]
+        for a, b in zip(first, second, strict=True):
+            assert a.read_bytes() == b.read_bytes()
+        assert "<dc:date>" not in first[1].read_text(encoding="utf-8")
+        with Image.open(first[0]) as image:
+            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+            assert "Software" not in image.info
+    assert dict(matplotlib.rcParams) == before
