@@ -1,3 +1,16 @@
 """normbench: which normalization method, at which batch size, and how sure is that?"""
 
 __version__ = "0.1.0"
+
+
+def run(*overrides: str) -> dict:
+    """What `python -m normbench OVERRIDES` does, from Python: one run, or what is left of it.
+
+    overrides: `key=value`, as on the command line. Returns the content of result.json; a finished run is not repeated.
+    Raises normbench.errors.UserError for a mistake.
+    """
+    from normbench.cli import normalize, plan
+    from normbench.training.run import execute
+
+    jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
+    return execute(jobs[0].config)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import GROUPS, choices, conf_dir, default_choices, flatten
 from normbench.errors import InputError, UserError, choices_text
+from normbench.launchers import check as check_launcher
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ def _parse(override: str) -> Override:
 
 def _spelling(override: Override) -> str:
     key, line = override.key_or_group, override.input_line
+    if key == "hydra/launcher":
+        for value in values(override):
+            check_launcher(value)
     if _is_hydras(key):
         return line
     if override.is_delete():

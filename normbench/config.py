@@ -5,6 +5,7 @@ Every check ends in an InputError that names the key, the value and the choices,
 
 import csv
 import math
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -147,6 +148,20 @@ def two_betas(v) -> str | None:
     return None if good else "must be two numbers, each 0 ≤ β < 1, like [0.9,0.999]"
 
 
+def tuned(v) -> str | None:
+    """`tuned`, or `tuned*2`: the rate of a table, or a multiple of it."""
+    match = re.fullmatch(r"tuned(\*(\d+\.?\d*))?", v) if isinstance(v, str) else None
+    return None if match and (match[1] is None or float(match[2]) > 0) else "must be tuned or a multiple like tuned*0.5"
+
+
+def any_of(*checks: Check) -> Check:
+    def checked(v):
+        wrongs = [check(v) for check in checks]
+        return None if None in wrongs else ", or ".join(wrongs)
+
+    return checked
+
+
 POSITIVE = number(lambda v: v > 0, "> 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "≥ 0")
 SHARE = number(lambda v: 0 <= v < 1, "from 0 to below 1")
@@ -186,7 +201,7 @@ CHECKS: dict[str, Check] = {
     "augment.mixup": NOT_NEGATIVE,
     "augment.label_smoothing": SHARE,
     "optim.name": one_of(("sgd", "adamw")),
-    "optim.lr": either("tuned", POSITIVE),
+    "optim.lr": any_of(POSITIVE, tuned),
     "optim.rates": text,
     "optim.momentum": SHARE,
     "optim.nesterov": boolean,
@@ -320,8 +335,9 @@ def _settle(config, processes) -> None:
     if config.norm.get("momentum") == "scaled":
         local = config.batch_size if config.norm.name == "sync_batch" else config.batch_size // processes
         config.norm.momentum = 1 - 0.9 ** (config.norm.get("ghost_size", local) / 128)
-    if config.optim.lr == "tuned":
-        config.optim.lr = tuned_rate(config.optim.rates, config.model.name, config.optim.name, config.norm.name)
+    if isinstance(config.optim.lr, str):
+        rate = tuned_rate(config.optim.rates, config.model.name, config.optim.name, config.norm.name)
+        config.optim.lr = rate * float(config.optim.lr.partition("*")[2] or 1)
     if config.optim.warmup_samples is None:
         config.optim.warmup_samples = config.epochs * samples_per_epoch(config) // 20
 

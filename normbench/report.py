@@ -1,12 +1,10 @@
 """What a command prints at the end: the result of a run, the table of a sweep."""
 
-import math
 import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from scipy.special import stdtrit
 
 from normbench.records.directory import OVER
 from normbench.sweep import Run, estimates
@@ -21,12 +19,12 @@ def _console() -> Console:
 
 def mean_text(values: list[float]) -> str:
     """`71.23`, or `71.23 ± 0.41` with the half-width of the 95 % t interval of the mean, where there are several."""
-    n = len(values)
-    mean = sum(values) / n
-    if n == 1:
-        return f"{mean:.2f}"
-    sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return f"{mean:.2f} ± {stdtrit(n - 1, 0.975) * sd / math.sqrt(n):.2f}"
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    from normbench.analysis.statistics import t_interval  # scipy.stats takes its time to load
+
+    interval = t_interval(values)
+    return f"{interval.estimate:.2f} ± {interval.high - interval.estimate:.2f}"
 
 
 def accuracy(result: dict, key: str) -> str:

@@ -4,7 +4,6 @@ What a sweep knows lies in the folders of its runs alone: it may be stopped, rep
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from normbench import launchers
 from normbench.cli import Job
 from normbench.config import conf_dir, resolve, samples_per_epoch
 from normbench.errors import UserError
@@ -126,7 +126,10 @@ def attempt(config) -> dict:
 
 
 def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list[dict], str | None]:
-    """Give the runs to Hydra's launcher. Returns what became of each, and what broke the launcher, if anything did."""
+    """Give the runs to Hydra's launcher. Returns what became of each, and what broke the launcher, if anything did.
+
+    Raises UserError if it broke before any run of the sweep began.
+    """
     from hydra import initialize_config_dir
     from hydra._internal.callbacks import Callbacks
     from hydra.core.global_hydra import GlobalHydra
@@ -140,27 +143,30 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
         config = loader.load_configuration("config", for_hydra, run_mode=RunMode.MULTIRUN)
         callbacks = Callbacks(config)
         context = HydraContext(config_loader=loader, callbacks=callbacks)
-        kind = config.hydra.launcher._target_.rpartition(".")[2]
-        inside = kind == "BasicLauncher"  # one run after the other, in this process
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        inside = name == "basic"  # one run after the other, in this process
         if launched() > 1 and not inside:
-            raise UserError(f"hydra/launcher={kind}: torchrun's processes share one machine; leave the launcher out")
+            raise UserError(f"hydra/launcher={name}: torchrun's processes share one machine; leave the launcher out")
+        kind = config.hydra.launcher._target_.rpartition(".")[2]
         task = watch.between(attempt) if inside else attempt
-        launcher = Plugins.instance().instantiate_launcher(context, task, config)
-        extra = _threads(kind, config.hydra.launcher, runs)
-        overrides = [[*run.job.overrides, *(extra if run.config.threads == 0 else [])] for run in runs]
         with plainly(config.hydra.sweep.dir):
             Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         callbacks.on_multirun_start(config=config, config_name="config")
         try:
-            with nullcontext() if inside else watch.beside(), _terminable(inside):
+            task, overrides = launchers.prepare(kind, config.hydra.launcher, task, runs)
+            launcher = Plugins.instance().instantiate_launcher(context, task, config)
+            with nullcontext() if inside else watch.beside(), nullcontext() if inside else launchers.stoppable(runs):
                 returns = launcher.launch(overrides, initial_job_idx=0)
         except (UserError, KeyboardInterrupt, Stopped):
             raise
         except Exception as error:
             if inside:
                 raise
+            told = launchers.broken(name, error)
+            if _begun(watch.runs) == watch.begun:
+                raise UserError(told) from None
             traceback.print_exc()
-            return [{} for _ in runs], f"the launcher broke off: {type(error).__name__}: {error}".splitlines()[0]
+            return [{} for _ in runs], told
         callbacks.on_multirun_end(config=config, config_name="config")
     outcomes = [job.return_value for job in returns]
     if signals := [outcome["signal"] for outcome in outcomes if "signal" in outcome]:
@@ -168,30 +174,10 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
     return outcomes, None
 
 
-def _threads(kind: str, launcher, runs: list[Run]) -> list[str]:
-    """joblib's processes share this machine's cores: each gets its part, lest their threads fight for them."""
-    if kind != "JoblibLauncher":
-        return []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jobs = launcher.n_jobs if launcher.n_jobs > 0 else cores + 1 + launcher.n_jobs
-    return [f"threads={max(1, cores // max(1, min(jobs, len(runs))))}"]
-
-
-@contextmanager
-def _terminable(inside: bool):
-    """While others do the work, SIGTERM is to end this process in order, as Ctrl-C does. (A run sees to itself.)"""
-    if inside or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number, frame):
-        raise Stopped(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _begun(runs: list[Run]) -> list[int | None]:
+    """When each run last began: it writes its configuration first."""
+    files = [run.directory.path / "config.yaml" for run in runs]
+    return [file.stat().st_mtime_ns if file.exists() else None for file in files]
 
 
 class Watch:
@@ -199,6 +185,7 @@ class Watch:
 
     def __init__(self, runs: list[Run], over: int):
         self.runs, self.told, self.started = runs, over, time.monotonic()
+        self.begun = _begun(runs)
         self.images_before = self._images(self._statuses())
         self.quiet = runs[0].config.logging.progress == "none" or int(os.environ.get("RANK", 0)) > 0
         if over:

@@ -23,10 +23,13 @@ def main() -> None:
     runs, footer = study.runs, scale(study.runs)
     wanted = study.says("figure") or {}
     panels = wanted.get("panels") or default_panels(runs)
+    first = {"where": panels[0].get("where")}  # what the other figures show where the study does not say
+    curves = wanted.get("curves", {"columns": panels[0]["x"], **first})
+    cost = wanted.get("cost", {"x": panels[0]["x"], "y": panels[0].get("y", "test_acc"), **first})
     figures = {
         "figure": sweep_figure(runs, panels, footer=footer),
-        "curves": curves_figure(study.curves, runs, **wanted.get("curves", {}), footer=footer),
-        "cost": cost_figure(runs, **wanted.get("cost", {}), footer=footer),
+        "curves": curves_figure(study.curves, runs, **curves, footer=footer),
+        "cost": cost_figure(runs, **cost, footer=footer),
     }
     for name, figure in figures.items():
         print(*save(figure, study.folder, name), sep="\n")

@@ -1,5 +1,59 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+from normbench.cli import normalize, plan
+
+ROOT = Path(__file__).parents[1]
+
+# A run of a second.
+TINY = (
+    "data=patterns",
+    "data.val_size=20",
+    "data.train_size=32",
+    "data.test_size=20",
+    "evaluation.precise_images=20",
+    "model.width=8",
+    "batch_size=16",
+    "epochs=2",
+    "threads=1",
+    "device=cpu",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def compose():
+    """Overrides → the composed configuration."""
+    return lambda *typed: plan(normalize(list(typed)), False)[0][0].config
+
+
+@pytest.fixture(scope="session")
+def popen():
+    """Start `python -m normbench …` in a process of its own."""
+
+    def start(cwd, *arguments, **options):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment.pop("NORMBENCH_COMMAND", None)
+        return subprocess.Popen(
+            [sys.executable, "-m", "normbench", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -98,7 +98,7 @@ def _header(runs: pd.DataFrame) -> str:
         f"- Scale: {scale(runs)}",
         f"- Command: {_several(over, 'command', '`{}`')}",
         f"- Commit: {_several(commits, 'commit', '{}')}",
-        f"- Device: {_several(over, 'device', '{}')}, threads a run: {_several(over, 'threads', '{:.0f}')}; "
+        f"- Device: {_several(over, 'device', '{}')}; threads a run: {_several(over, 'threads', '{:.0f}')}; "
         f"torch {_several(over, 'torch', '{}')}",
         f"- n: {_n(runs)}; seeds {_ranges(runs['seed'])}, the same for every arm",
         f"- Training and evaluation took {duration(_seconds(over))} in all, the runs added up",

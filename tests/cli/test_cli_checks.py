@@ -59,7 +59,11 @@ EXAMPLES = {
     "augment.mixup": ([0, 0.2, 1], [-0.1, *NO_NUMBER]),
     "augment.label_smoothing": ([0, 0.1, 0.99], [1, -0.1, *NO_NUMBER]),
     "optim.name": (["sgd", "adamw"], ["adam", "SGD", None]),
-    "optim.lr": ([1e-8, 0.1, 100], [0, -0.1, *NO_NUMBER]),
+    "optim.lr": (
+        [1e-8, 0.1, 100, "tuned", "tuned*2", "tuned*0.5"],
+        [0, -0.1, "tuned*", "tuned*0", "tuned*-1", "tuned/2", "2*tuned", "best", *NO_NUMBER],
+    ),
+    "optim.rates": (["rates.csv", "results/tune_lr/rates.csv"], ["", None, 1]),
     "optim.momentum": ([0, 0.9], [1, -0.1, *NO_NUMBER]),
     "optim.nesterov": ([True, False], NO_BOOLEAN),
     "optim.betas": ([[0.9, 0.999], [0, 0]], [[0.9], [0.9, 1], [0.9, -0.1], [0.9, 0.9, 0.9], 0.9, None, ["a", "b"]]),

@@ -75,11 +75,12 @@ def test_both_spellings_of_a_sweep_over_a_group_are_one(group, composed):
     assert composed("-m", f"+{group}={','.join(values)}", "+seed=3") == bare
 
 
-GRID = [{"norm": norm, "batch_size": size} for norm in ("batch", "group", "none") for size in (128, 2)]
+COUPLED = [(norm, size, None) for norm in ("batch", "group", "none") for size in (2, 16, 128)]
+DECOUPLED = [("ghost_batch", 128, ghost) for ghost in (2, 16)]
 
 
 def cells(configs):
-    return sorted(({"norm": config["norm"]["name"], "batch_size": config["batch_size"]} for config in configs), key=str)
+    return [(config["norm"]["name"], config["batch_size"], config["norm"].get("ghost_size")) for config in configs]
 
 
 @pytest.mark.parametrize(
@@ -87,21 +88,40 @@ def cells(configs):
 )
 def test_both_spellings_of_an_experiment_sweep_its_grid(typed, composed):
     configs = composed(*typed)
-    assert cells(configs) == sorted(GRID, key=str)
+    assert cells(configs) == COUPLED + DECOUPLED
     assert {config["study"] for config in configs} == {"demo"}
     assert {config["replicates"] for config in configs} == {3}
-    assert {config["data"]["train_size"] for config in configs} == {5000}
+    assert {config["data"]["train_size"] for config in configs} == {4000}
 
 
 def test_what_is_typed_replaces_the_grid_of_the_file(composed):
-    assert cells(composed("experiment=demo", "batch_size=4")) == sorted(
-        ({"norm": norm, "batch_size": 4} for norm in ("batch", "group", "none")), key=str
-    )
-    assert cells(composed("batch_size=4,8", "+norm=layer", "experiment=demo")) == [
-        {"norm": "layer", "batch_size": 4},
-        {"norm": "layer", "batch_size": 8},
+    assert cells(composed("experiment=demo", "batch_size=4")) == [
+        (norm, 4, None) for norm in ("batch", "group", "none")
+    ]
+    assert cells(composed("batch_size=4,8", "+norm=skipinit", "experiment=demo")) == [
+        ("skipinit", 4, None),
+        ("skipinit", 8, None),
     ]
     assert {config["epochs"] for config in composed("experiment=demo", "epochs=1", "norm=none", "batch_size=2")} == {1}
+
+
+def test_what_is_typed_selects_from_the_further_grids(composed):
+    assert cells(composed("experiment=demo", "batch_size=128", "epochs=1,2")) == [
+        cell for cell in (*COUPLED, *DECOUPLED) if cell[1] == 128 for _ in (1, 2)
+    ]
+    assert cells(composed("experiment=demo", "norm=ghost_batch", "norm.ghost_size=2", "batch_size=128")) == [
+        ("ghost_batch", 128, 2)  # of both grids, and once
+    ]
+    assert cells(composed("experiment=demo", "norm=group", "batch_size=2,128")) == [
+        ("group", 2, None),
+        ("group", 128, None),
+    ]
+
+
+def test_what_a_study_says_beside_its_grid_is_no_part_of_a_run(composed):
+    (job, *_), _, _ = planned("experiment=demo")
+    assert {"grids", "claims", "figure"} <= set(job.config)
+    assert not {"grids", "claims", "figure", "tunes"} & set(resolve(job.config))
 
 
 def test_the_plan_is_what_hydra_runs(composed):
@@ -211,7 +231,8 @@ def test_an_experiment_plans_and_resolves(name):
         assert resolve(job.config).study == name
     head = (conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()[:3]
     assert head[0] == "# @package _global_"
-    assert f"experiment={name}" in head[1]  # the command to type
+    assert re.search(rf"experiment={name}|make {name}", head[1])  # the command to type
+    assert re.search(r"\(.*\babout\b.*\bminutes\b.*\)", " ".join(head))
 
 
 def test_the_demo_runs_without_network_too():
@@ -277,7 +298,8 @@ def test_a_failed_run_stops_no_sweep_and_shows_in_the_exit_status(command, monke
     assert statuses == {"none": "failed", "layer": "finished"}
 
     monkeypatch.setattr(run, "train", train)  # mended: the failed run is taken up again, the other is not
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("*layer*/result.json")}
     status, out, err = command(*typed)
     assert (status, err) == (0, "")
-    assert out.count("finished earlier") == 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "2 runs; replicates: 2 finished" in out

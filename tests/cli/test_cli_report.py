@@ -7,9 +7,8 @@ import pytest
 from scipy import stats
 
 from normbench.cli import plan
-from normbench.config import resolve
-from normbench.records.identity import run_id
 from normbench.report import accuracy, mean_text, print_sweep, statuses
+from normbench.sweep import runs_of
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 40])
@@ -48,25 +47,25 @@ def entry(status="finished"):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """The jobs of three runs, and a function that writes the result of one."""
+    """Three runs, and a function that writes the result of one."""
     monkeypatch.setenv("COLUMNS", "300")
-    jobs, _, _ = plan(["seed=0,1,2", f"output={tmp_path}", "device=cpu"], True)
+    runs = runs_of(plan(["seed=0,1,2", f"output={tmp_path}", "device=cpu"], True)[0])
 
     def write(index, value):
-        name = run_id(resolve(jobs[index].config))
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "result.json").write_text(json.dumps(value))
-        return name
+        folder = runs[index].directory.path
+        folder.mkdir(exist_ok=True)
+        (folder / "result.json").write_text(json.dumps(value))
 
-    return jobs, write
+    return runs, write
 
 
 def test_a_sweep_that_went_well_exits_0(sweep, capsys):
-    jobs, write = sweep
-    names = [write(i, result(entry("diverged" if i == 1 else "finished"))) for i in range(3)]
-    assert print_sweep(jobs, {}) == 0  # divergence is an outcome, not a failure
+    runs, write = sweep
+    for i in range(3):
+        write(i, result(entry("diverged" if i == 1 else "finished")))
+    assert print_sweep(runs) == 0  # divergence is an outcome, not a failure
     out = capsys.readouterr().out
-    assert all(name in out for name in names)
+    assert all(run.name in out for run in runs)
     assert "42.12" in out
     assert "41.50" in out
     assert "1:01" in out
@@ -75,14 +74,15 @@ def test_a_sweep_that_went_well_exits_0(sweep, capsys):
 
 @pytest.mark.parametrize("how", ["failed", "absent", "told"])
 def test_a_sweep_that_lost_a_run_exits_1_and_keeps_its_row(how, sweep, capsys):
-    jobs, write = sweep
+    runs, write = sweep
     for i in (0, 2):
         write(i, result(entry()))
-    name = run_id(resolve(jobs[1].config))
-    failures = {name: "disk full"} if how == "told" else {}
+    name = runs[1].name
+    if how == "told":
+        runs[1].error = "disk full"
     if how == "failed":
         write(1, {"status": "failed", "error": "RuntimeError: out of paper"})
-    assert print_sweep(jobs, failures) == 1
+    assert print_sweep(runs) == 1
     out = capsys.readouterr().out
     word = {"failed": "RuntimeError: out of paper", "absent": "not finished", "told": "disk full"}[how]
     assert f"{name}: {word}" in out

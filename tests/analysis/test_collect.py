@@ -1,0 +1,165 @@
+"""From folders to runs.csv: every status, every row, the same bytes."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from normbench.analysis.collect import CURVES, collect, read, write
+from normbench.analysis.study import study_of
+from normbench.cli import normalize, plan
+from normbench.errors import InputError, UserError
+from normbench.sweep import runs_of
+
+ENV = {
+    "packages": {"torch": "2.99"},
+    "commit": "abc1234",
+    "dirty": False,
+    "device": "a device",
+    "threads": 1,
+    "command": "python -m normbench -m something",
+}
+
+
+def entry(seed, accuracy, status="finished", **more):
+    return {
+        "seed": seed,
+        "status": status,
+        "diverged_epoch": 2 if status == "diverged" else None,
+        "val_acc": accuracy,
+        "val_loss": None if status == "diverged" else 1.5,
+        "test_acc": accuracy + 0.25,
+        "test_loss": None if status == "diverged" else 1.25,
+        "seconds": 12.5,
+        "stack": 2,
+        "ms_per_step": 3.5,
+        "images_per_second": 100.0,
+        **more,
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """The runs of a sweep, none begun, and a function that gives one a folder."""
+    typed = ["norm=batch,group,none", "batch_size=8", "replicates=2", "device=cpu", f"output={tmp_path / 'runs'}"]
+    runs = runs_of(plan(normalize([*typed, "study=mine"]), True)[0])
+
+    def put(index, result=None, **env):
+        folder = runs[index].directory.path
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(runs[index].config))
+        (folder / "env.json").write_text(json.dumps(ENV | env))
+        if result is not None:
+            (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, **result}))
+        return folder
+
+    return runs, put, tmp_path / "runs"
+
+
+def test_every_replicate_is_a_row_whatever_became_of_it(sweep):
+    runs, put, root = sweep
+    put(0, {"status": "finished", "replicates": [entry(0, 50.125), entry(1, 10.0, "diverged")]})
+    put(1, {"status": "failed", "error": "RuntimeError: out of paper"}, commit="def5678", dirty=True)
+    put(2)
+    table, curves = collect(str(root))
+    table = table.set_index(["method", "seed"])
+    assert len(table) == 6
+    assert table["status"].tolist() == ["finished", "diverged", "failed", "failed", "stopped", "stopped"]
+    assert table["test_acc"].dropna().tolist() == [50.375, 10.25]
+    assert table.loc[("batch", 1), "diverged_epoch"] == 2
+    assert table.loc[("batch", 0), "stats_batch"] == 8
+    assert table["stats_batch"].isna().tolist() == [False, False, True, True, True, True]
+    assert table.loc[("group", 0), "error"] == "RuntimeError: out of paper"
+    assert table.loc[("group", 0), "options"] == "affine=True eps=1e-05 num_groups=8"
+    assert table["commit"].tolist() == ["abc1234"] * 2 + ["def5678"] * 2 + ["abc1234"] * 2
+    assert table["torch"].unique().tolist() == ["2.99"]
+    assert table["study"].unique().tolist() == ["mine"]
+    assert table.loc[("batch", 0), "peak_memory_mb"] == 512
+    assert table["lr"].unique().tolist() == [0.2]
+    assert curves.empty
+    assert list(curves) == list(CURVES)
+
+
+def test_keys_that_differ_get_columns_and_no_others(tmp_path):
+    typed = ["norm=ghost_batch", "norm.ghost_size=2,4", "batch_size=8", "augment.mixup=0,0.2", "device=cpu"]
+    for run in runs_of(plan(normalize([*typed, f"output={tmp_path}"]), True)[0]):
+        run.directory.path.mkdir()
+        (run.directory.path / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
+    table, _ = collect(str(tmp_path))
+    assert [column for column in table if "." in column] == ["augment.mixup", "norm.ghost_size"]
+    assert sorted(zip(table["augment.mixup"], table["stats_batch"], strict=True)) == [
+        (0, 2),
+        (0, 4),
+        (0.2, 2),
+        (0.2, 4),
+    ]
+
+
+def test_the_same_folders_give_the_same_bytes_and_the_table_reads_back(sweep, tmp_path):
+    _, put, root = sweep
+    folder = put(1, {"status": "finished", "replicates": [entry(0, 100 / 3), entry(1, 2 / 3)]})
+    (folder / "metrics.csv").write_text(
+        "seed,epoch,step,samples,lr,train_loss,train_acc,val_loss,val_acc,grad_norm,seconds\n"
+        "0,1,5,40,0.1,2.5,10.5,2.25,11.5,1.0,3.0\n"
+    )
+    for name in ("a", "b"):
+        for kind, table in zip(("runs", "curves"), collect(str(root)), strict=True):
+            write(table, tmp_path / name / f"{kind}.csv")
+        copy = root.with_name("copied")
+        shutil.move(root, copy)  # not a matter of the order in which a file system lists them
+        shutil.copytree(copy, root)
+        shutil.rmtree(copy)
+    for kind in ("runs", "curves"):
+        assert (tmp_path / "a" / f"{kind}.csv").read_bytes() == (tmp_path / "b" / f"{kind}.csv").read_bytes()
+    back = read(tmp_path / "a" / "runs.csv")
+    assert back["val_acc"].tolist() == [100 / 3, 2 / 3]  # to the last bit
+    write(back, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "a" / "runs.csv").read_bytes()
+    assert read(tmp_path / "a" / "curves.csv")["val_acc"].tolist() == [11.5]
+
+
+def test_a_study_has_a_row_for_each_replicate_it_plans(tmp_path):
+    table, _ = collect("demo", str(tmp_path))
+    assert len(table) == 33
+    assert set(table["status"]) == {"missing"}
+    assert set(table["study"]) == {"demo"}
+    smaller, _ = collect("demo", str(tmp_path), ["replicates=1", "norm=group"])
+    assert (len(smaller), set(smaller["method"])) == (3, {"group"})
+
+
+def test_a_study_finds_what_another_machine_settled_otherwise(tmp_path):
+    typed = normalize(["experiment=demo", f"output={tmp_path}", "device=cpu"])
+    run = runs_of(plan(typed, True)[0])[0]
+    config = OmegaConf.merge(run.config, {"precision": "bfloat16", "stack": 3})
+    folder = tmp_path / "named-after-that-machine"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "result.json").write_text(
+        json.dumps({"status": "finished", "replicates": [entry(seed, 40.0) for seed in range(3)]})
+    )
+    table, _ = collect("demo", str(tmp_path))
+    assert table["status"].value_counts().to_dict() == {"missing": 30, "finished": 3}
+    assert set(table.loc[table["status"] == "finished", "run_id"]) == {"named-after-that-machine"}
+
+
+def test_mistakes_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no folder in it is a run"):
+        collect(str(tmp_path))
+    with pytest.raises(InputError, match=r"study=demmo: .*did you mean demo\?"):
+        collect("demmo")
+    with pytest.raises(InputError, match="study=demmo"):
+        study_of("demmo", None)
+    with pytest.raises(UserError, match="no such table"):
+        read(tmp_path / "runs.csv")
+    with pytest.raises(InputError, match="epochz=3"):
+        collect("demo", str(tmp_path), ["epochz=3"])
+
+
+def test_a_row_with_nothing_is_still_typed(tmp_path):
+    table, _ = collect("demo", str(tmp_path))
+    write(table, tmp_path / "runs.csv")
+    back = read(tmp_path / "runs.csv")
+    assert back["seed"].tolist() == table["seed"].tolist()
+    assert pd.api.types.is_numeric_dtype(back["test_acc"])

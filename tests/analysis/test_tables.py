@@ -1,0 +1,158 @@
+"""Summaries: the numbers in them, and what they do not hide."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from normbench.analysis.claims import decide, parse_claims
+from normbench.analysis.tables import rates, rates_summary, settings, summary
+from normbench.errors import UserError
+
+SEEDS = range(5)
+BATCH = [60.0, 61.0, 59.5, 60.5, 62.0]
+GROUP = [57.0, 59.5, 58.0, 58.5, 59.0]
+
+
+def table(method, accuracies, batch_size=128, **more):
+    columns = {
+        "study": "mine",
+        "run_id": f"{method}-{batch_size}-{more.get('lr', 0.1)}",
+        "seed": list(SEEDS)[: len(accuracies)],
+        "model": "resnet8",
+        "method": method,
+        "options": "",
+        "batch_size": batch_size,
+        "stats_batch": float(batch_size) if method == "batch" else np.nan,
+        "data": "cifar10",
+        "train_size": 1000,
+        "epochs": 4,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "status": "finished",
+        "val_acc": accuracies,
+        "test_acc": accuracies,
+        "test_acc_precise": np.nan,
+        "seconds": 10.0,
+        "stack": 2.0,
+        "ms_per_step": 4.0,
+        "peak_memory_mb": 100.0,
+        "device": "a device",
+        "threads": 1.0,
+        "torch": "2.99",
+        "commit": "abc12345",
+        "dirty": False,
+        "command": "python -m normbench -m norm=batch,group",
+        "error": None,
+    }
+    return pd.DataFrame(columns | more)
+
+
+@pytest.fixture
+def two():
+    return pd.concat([table("batch", BATCH), table("group", GROUP)], ignore_index=True)
+
+
+def test_results_and_differences_are_scipys(two):
+    text = summary("mine", "A title.", two, [])
+    half = stats.t.ppf(0.975, 4) * stats.sem(BATCH)
+    assert f"| batch | 5 | finished | {np.mean(BATCH):.2f} ± {half:.2f} |" in text
+    test = stats.ttest_rel(GROUP, BATCH)
+    interval = test.confidence_interval(0.95)
+    difference = np.mean(np.subtract(GROUP, BATCH))
+    assert f"| group − batch | 5 | {difference:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}] |" in text
+    assert f"| {test.pvalue:.3f} |" in text
+    assert "| 2.00 | 100 |" in text  # ms a step and replicate, MB
+    assert "Nothing: all 10 replicates are over." in text
+
+
+def test_the_header_says_scale_command_commit_device_and_n(two):
+    text = summary("mine", "A title.", two, [])
+    assert text.startswith("# mine\n\nA title.\n\n- Scale: resnet8, cifar10, 1000 training images, 4 epochs, sgd\n")
+    assert "- Command: `python -m normbench -m norm=batch,group`\n" in text
+    assert "- Commit: abc1234\n" in text
+    assert "- Device: a device; threads a run: 1; torch 2.99\n" in text
+    assert "- n: 5 replicates a run; seeds 0–4" in text
+    assert "took 0:50 in all" in text  # ten replicates of 10 s, two at a time
+
+
+def test_several_commits_and_uncommitted_changes_are_said(two):
+    two.loc[two["method"] == "group", ["commit", "dirty"]] = ["def56789", True]
+    text = summary("mine", "A title.", two, [])
+    assert "- Commit: abc1234 (5 replicates); def5678 with uncommitted changes (5 replicates)" in text
+    assert "Rows of several commits" in text
+
+
+def test_what_is_not_over_is_shown_and_not_averaged_in(two):
+    two.loc[[3, 4], ["status", "test_acc", "val_acc"]] = ["missing", np.nan, np.nan]
+    two.loc[9, ["status", "test_acc", "val_acc", "error"]] = ["failed", np.nan, np.nan, "RuntimeError: out | of\npaper"]
+    two.loc[5, ["status", "test_acc", "val_acc"]] = ["diverged", 10.0, 10.0]
+    text = summary("mine", "A title.", two, [])
+    assert "| batch | 3 | 3 finished, 2 missing |" in text
+    group = [10.0, *GROUP[1:4]]
+    half = stats.t.ppf(0.975, 3) * stats.sem(group)
+    assert f"{np.mean(group):.2f} ± {half:.2f}" in text  # diverged at chance, failed not at all
+    assert "| batch-128-0.1 | missing | 3, 4 | – |" in text
+    assert "| group-128-0.1 | failed | 4 | RuntimeError: out   of paper |" in text
+    assert "- n: 3 to 4 replicates a run" in text
+
+
+def test_verdicts_are_in_the_summary(two):
+    claim = {
+        "name": "bn",
+        "statement": "BN beats GN.",
+        "source": "somebody",
+        "kind": "difference",
+        "a": {"method": "batch"},
+        "b": {"method": "group"},
+        "direction": "greater",
+        "margin": 0.5,
+    }
+    verdicts = decide(parse_claims([claim]), two)
+    text = summary("mine", "A title.", two, verdicts)
+    assert f"| BN beats GN. (somebody) | difference, test_acc | 0.5 | 5 | {verdicts[0].estimate:+.2f} [" in text
+    assert f"| **{verdicts[0].verdict}** |" in text
+
+
+def test_settings_are_what_differs(two):
+    assert settings(two) == ["method"]
+    two.loc[two["method"] == "group", "batch_size"] = 2
+    assert settings(two) == ["method", "batch_size"]
+    ghost = table("ghost_batch", BATCH, stats_batch=16.0)
+    assert settings(pd.concat([two, ghost])) == ["method", "batch_size", "stats_batch"]
+
+
+def tuned():
+    cells = {
+        "batch": {0.1: [50, 52], 0.2: [55, 54], 0.4: [53, 50]},
+        "none": {0.1: [40, 30], 0.2: [35, 35], 0.4: [10, 10]},
+    }
+    return pd.concat(
+        [
+            table(method, list(map(float, values)), lr=lr, test_acc=np.nan)
+            for method, by_rate in cells.items()
+            for lr, values in by_rate.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def test_the_best_rate_and_the_edge_of_the_grid():
+    best = rates(tuned()).set_index("method")
+    assert best["lr"].to_dict() == {"batch": 0.2, "none": 0.1}  # equal means: the lower rate
+    assert best["edge"].to_dict() == {"batch": "", "none": "lowest"}
+    assert best["val_acc"].to_dict() == {"batch": 54.5, "none": 35.0}
+    assert set(best["n"]) == {2}
+    assert set(best["rates"]) == {3}
+    text = rates_summary(rates(tuned()))
+    assert "| batch | 0.2 | 54.50 | 2 × 3 | inside the grid |" in text
+    assert "the lowest of the grid: widen it" in text
+
+
+def test_a_diverged_rate_counts_at_chance_and_a_failed_one_not_at_all():
+    runs = tuned()
+    runs.loc[(runs["method"] == "batch") & (runs["lr"] == 0.2), ["status", "val_acc"]] = ["diverged", 10.0]
+    assert rates(runs).set_index("method").loc["batch", "lr"] == 0.4
+    runs["status"] = "failed"
+    with pytest.raises(UserError, match="no rate can be chosen"):
+        rates(runs)

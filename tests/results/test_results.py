@@ -1,0 +1,46 @@
+"""What results/ holds follows from its runs.csv, and from nothing typed by hand."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normbench.analysis.collect import read, study_names
+from normbench.records.directory import OVER
+
+ROOT = Path(__file__).parents[2]
+RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/runs.csv"))
+
+
+def test_there_are_results_and_each_is_of_a_study():
+    assert {"batch_size", "tune_lr"} <= {folder.name for folder in RESULTS} <= set(study_names())
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_results_come_again_byte_for_byte_from_their_tables(folder, tmp_path):
+    for name in ("runs.csv", "curves.csv"):
+        shutil.copy(folder / name, tmp_path)
+    for script in ("table", "plot"):
+        command = [sys.executable, ROOT / "scripts" / f"{script}.py", folder.name, "--to", tmp_path]
+        subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"summary.md", "figure.png", "figure.svg", "curves.png", "curves.svg", "cost.png", "cost.svg"} <= set(made)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert made.keys() == kept.keys()
+    assert [name for name in made if made[name] != kept[name]] == []
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+def test_results_are_of_real_runs_by_committed_code(folder):
+    runs = read(folder / "runs.csv")
+    over = runs[runs["status"].isin(OVER)]
+    assert len(over)
+    assert set(runs["data"]) == {"cifar10"}
+    assert over["commit"].str.fullmatch("[0-9a-f]{40}").all()
+    assert not over["dirty"].astype(bool).any()
+    assert over["command"].str.startswith("python -m normbench -m ").all()
+    assert not runs.duplicated(["run_id", "seed"]).any()
+    assert not re.search(r"/(home|tmp|root|work)/", runs.to_csv())  # no paths of a machine

@@ -1,0 +1,69 @@
+"""The scripts as a user runs them: on a study, on any folder, and with mistakes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def script(name, *arguments, cwd):
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, popen, tmp_path_factory):
+    """A sweep typed by hand."""
+    root = tmp_path_factory.mktemp("folder")
+    typed = [word for word in tiny if not word.startswith(("batch_size", "epochs"))]
+    process = popen(root, "-m", "norm=batch,group", "batch_size=4,8", "epochs=2", "replicates=2", *typed)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return root
+
+
+def test_any_folder_of_runs_gets_tables_and_figures(folder):
+    collected = script("collect", "outputs", cwd=folder)
+    assert collected.returncode == 0, collected.stderr
+    assert collected.stdout == "outputs/runs.csv: 4 runs, 8 replicates: 8 finished\n"
+    tabled = script("table", "outputs", cwd=folder)
+    assert tabled.returncode == 0, tabled.stderr
+    text = (folder / "outputs" / "summary.md").read_text()
+    assert text.startswith("# outputs\n")
+    assert "| batch | 4 | 2 | finished |" in text
+    assert "| 8 | group − batch | 2 |" in text
+    plotted = script("plot", "outputs", cwd=folder)
+    assert plotted.returncode == 0, plotted.stderr
+    names = {f"{name}.{kind}" for name in ("figure", "curves", "cost") for kind in ("png", "svg")}
+    assert {Path(line).name for line in plotted.stdout.split()} == names
+    assert all((folder / "outputs" / name).stat().st_size > 5000 for name in names)
+
+
+def test_elsewhere(folder, tmp_path):
+    assert script("collect", folder / "outputs", "--to", tmp_path / "there", cwd=tmp_path).returncode == 0
+    assert script("table", tmp_path / "there", cwd=tmp_path).returncode == 0
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"runs.csv", "curves.csv", "summary.md"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("collect", ["demmo"], ["study=demmo", "did you mean demo?", "choices: "]),
+        ("collect", ["."], ["no folder in it is a run"]),
+        ("collect", ["demo", "norm=gruop"], ["norm=gruop", "did you mean group?"]),
+        ("table", ["demo"], ["results/demo/runs.csv: no such table"]),
+        ("plot", ["demmo"], ["study=demmo", "did you mean demo?"]),
+        ("plot", ["."], ["runs.csv: no such table"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(name, arguments, words, tmp_path):
+    done = script(name, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
