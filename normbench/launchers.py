@@ -35,18 +35,19 @@ def check(name: str) -> None:
     raise InputError("hydra/launcher", name, f"unknown launcher; {choices_text(name, {*EXTRAS, *installed})}")
 
 
-def prepare(kind: str, launcher, task, runs: list) -> tuple[object, list[list[str]]]:
+def prepare(kind: str, launcher, task, runs: list, count: int) -> tuple[object, list[list[str]]]:
     """Settle a launcher's configuration for some runs. Returns the task for it, and the overrides of each run.
 
-    kind: the launcher's class. Raises UserError for a Ray cluster that does not answer.
+    kind: the launcher's class. count: how many runs the sweep has, those that are over included. Raises InputError for a
+    Ray cluster that does not answer.
     """
+    threads = _threads(kind, launcher, count)
     if kind == "JoblibLauncher":
-        jobs = launcher.n_jobs if launcher.n_jobs >= 0 else max(1, _cores() + 1 + launcher.n_jobs)
-        launcher.n_jobs = min(jobs, len(runs))  # a worker that never had a run would not leave signals alone
+        # A worker that never had a run would not leave signals alone.
+        launcher.n_jobs = min(_jobs(launcher), len(runs))
         task = partial(_in_joblib, task)
     if kind == "RayLauncher":
         _start_ray(launcher.ray)
-    threads = _threads(kind, launcher, len(runs))
     overrides = []
     for run in runs:
         added = [f"threads={threads}"] if threads and run.config.threads == 0 else []
@@ -61,14 +62,22 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _threads(kind: str, launcher, runs: int) -> int:
-    """Threads of each run, so that those of one machine do not fight for its cores; 0 leaves them to torch."""
+def _jobs(launcher) -> int:
+    """How many processes joblib would have: -1 stands for the number of cores, -2 for one less."""
+    return launcher.n_jobs if launcher.n_jobs >= 0 else max(1, _cores() + 1 + launcher.n_jobs)
+
+
+def _threads(kind: str, launcher, count: int) -> int:
+    """Threads of each run, so that those of one machine do not fight for its cores; 0 leaves them to torch.
+
+    It is the same however many of the runs are left: the number of threads changes the rounding.
+    """
     if kind == "JoblibLauncher":
-        return max(1, _cores() // max(1, launcher.n_jobs))
+        return max(1, _cores() // max(1, min(_jobs(launcher), count)))
     if kind == "RayLauncher":
         return max(1, int(launcher.ray.remote.get("num_cpus", 1)))
     if kind == "LocalLauncher":  # submitit's: all runs start at once
-        return launcher.cpus_per_task or max(1, _cores() // runs)
+        return launcher.cpus_per_task or max(1, _cores() // count)
     return launcher.get("cpus_per_task") or 0
 
 

@@ -153,7 +153,7 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
             Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         callbacks.on_multirun_start(config=config, config_name="config")
         try:
-            task, overrides = launchers.prepare(kind, config.hydra.launcher, task, runs)
+            task, overrides = launchers.prepare(kind, config.hydra.launcher, task, runs, len(watch.runs))
             launcher = Plugins.instance().instantiate_launcher(context, task, config)
             with nullcontext() if inside else watch.beside(), nullcontext() if inside else launchers.stoppable(runs):
                 returns = launcher.launch(overrides, initial_job_idx=0)
