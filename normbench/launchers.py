@@ -38,8 +38,8 @@ def check(name: str) -> None:
 def prepare(kind: str, launcher, task, runs: list, count: int) -> tuple[object, list[list[str]]]:
     """Settle a launcher's configuration for some runs. Returns the task for it, and the overrides of each run.
 
-    kind: the launcher's class. count: how many runs the sweep has, those that are over included. Raises InputError for a
-    Ray cluster that does not answer.
+    kind: the launcher's class. count: how many runs the sweep has, those that are over included. Raises InputError for
+    a Ray cluster that does not answer.
     """
     threads = _threads(kind, launcher, count)
     if kind == "JoblibLauncher":

@@ -63,7 +63,7 @@ def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
     """
     # torchrun's processes must all take the same runs: there, each run decides for itself that it is over.
     todo = [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
-    watch = Watch(runs, len(runs) - len(todo))
+    watch = Watch(runs, todo)
     while todo:
         before = sum(run.directory.status() in OVER for run in todo)
         outcomes, broken = _launch(todo, for_hydra, watch)
@@ -176,20 +176,29 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
 
 def _begun(runs: list[Run]) -> list[int | None]:
     """When each run last began: it writes its configuration first."""
-    files = [run.directory.path / "config.yaml" for run in runs]
-    return [file.stat().st_mtime_ns if file.exists() else None for file in files]
+    return _stamps(runs, "config.yaml")
+
+
+def _stamps(runs: list[Run], name: str) -> list[int | None]:
+    """When a file of each run was last written, None where there is none."""
+    stamps = []
+    for run in runs:
+        try:
+            stamps.append((run.directory.path / name).stat().st_mtime_ns)
+        except OSError:
+            stamps.append(None)
+    return stamps
 
 
 class Watch:
-    """How far a sweep is, told on stderr whenever another run is over. over: runs that were over at its start."""
+    """How far a sweep is, told on stderr whenever another run is over. todo: those of its runs that are to be done."""
 
-    def __init__(self, runs: list[Run], over: int):
-        self.runs, self.told, self.started = runs, over, time.monotonic()
-        self.begun = _begun(runs)
-        self.images_before = self._images(self._statuses())
+    def __init__(self, runs: list[Run], todo: list[Run]):
+        self.runs, self.todo, self.ended, self.started = runs, todo, 0, time.monotonic()
+        self.begun, self.before = _begun(runs), _stamps(todo, "result.json")
         self.quiet = runs[0].config.logging.progress == "none" or int(os.environ.get("RANK", 0)) > 0
-        if over:
-            self._say(f"sweep: {over} of {len(runs)} runs were over already")
+        if len(todo) < len(runs):
+            self._say(f"sweep: {len(runs) - len(todo)} of {len(runs)} runs were over already")
 
     def between(self, task):
         """The task, telling after each run how far the sweep is."""
@@ -219,24 +228,21 @@ class Watch:
             thread.join()
 
     def tell(self) -> None:
-        statuses = self._statuses()
-        over = sum(status in (*OVER, "failed") for status in statuses)
-        if over <= self.told:
+        now = _stamps(self.todo, "result.json")
+        ended = [run for run, new, old in zip(self.todo, now, self.before, strict=True) if new not in (None, old)]
+        if len(ended) <= self.ended:
             return
-        self.told = over
-        words = [f"{statuses.count(word)} {word}" for word in ("diverged", "failed") if word in statuses]
-        done, total = self._images(statuses), sum(run.images for run in self.runs)
-        pace = (time.monotonic() - self.started) / max(done - self.images_before, 1)  # seconds per training image
-        rest = f", about {duration((total - done) * pace)} left" if over < len(self.runs) else ""
+        self.ended = len(ended)
+        over = len(self.runs) - len(self.todo) + len(ended)
+        words = [(run.directory.result() or {}).get("status") for run in ended]
+        some = ", ".join(f"{words.count(word)} {word}" for word in ("diverged", "failed") if word in words)
+        done, total = (sum(run.images for run in group) for group in (ended, self.todo))
+        left = duration((total - done) * (time.monotonic() - self.started) / done)
         self._say(
-            f"sweep: {over} of {len(self.runs)} runs are over" + (f" ({', '.join(words)})" if words else "") + rest
+            f"sweep: {over} of {len(self.runs)} runs are over"
+            + (f" ({some})" if some else "")
+            + (f", about {left} left" if total > done else "")
         )
-
-    def _statuses(self) -> list[str]:
-        return [run.directory.status() for run in self.runs]
-
-    def _images(self, statuses: list[str]) -> int:
-        return sum(run.images for run, status in zip(self.runs, statuses, strict=True) if status in (*OVER, "failed"))
 
     def _say(self, line: str) -> None:
         if not self.quiet:

@@ -140,6 +140,8 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
     for axes, panel in zip(grid, panels, strict=True):
         drawn, of_rows = _sweep_panel(axes, runs, panel, looks)
         lines, statuses = lines + drawn, statuses + of_rows
+    if not lines:
+        raise _nothing("figure", pd.concat(statuses).to_frame("status"), None)
     _limit_y(grid, lines, panels[0]["y"])
     _finish(figure, [_key_text(lines), _left_out_text(statuses)], footer)
     return figure
@@ -527,8 +529,10 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Style])
     selected = _select(runs, where, name)
     _column(selected, y, name)
     statuses, rows = [_statuses(selected, y)], _counted(selected, y)
-    if rows.empty:
-        raise _nothing(name, selected, where)
+    if rows.empty:  # an unfinished study: the note below the figure says what is missing
+        _title(axes, panel.get("title", ""), [])
+        axes.text(0.5, 0.5, "nothing finished yet", transform=axes.transAxes, ha="center", color="0.4")
+        return [], statuses
     if _column(rows, x, name).isna().any():
         without = ", ".join(sorted(rows.loc[rows[x].isna(), by].map(_text).unique()))
         raise UserError(f"{name}: {without} without a value of {x}; draw that under horizontal")
@@ -549,8 +553,6 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Style])
         selected = _select(runs, panel["horizontal"], name)
         statuses.append(_statuses(selected, y))
         counted = _counted(selected, y)
-        if counted.empty:
-            raise _nothing(name, selected, panel["horizontal"])
         named = {} if isinstance(names, str) else names
         levels = _lines(counted.assign(_x=axes.get_xlim()[1]), "_x", y, by, looks, name, names=named)
     for line in levels:

@@ -37,7 +37,7 @@ class Study:
         if not self.known:
             return f"The runs in the folder {self.name}."
         lines = (conf_dir() / "experiment" / f"{self.name}.yaml").read_text().splitlines()
-        head = [line[2:] for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]]
+        head = [line[1:].removeprefix(" ") for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]]
         return "\n".join(line for line in head if not line.startswith(("@package", "python ", "(")))
 
     @property

@@ -24,7 +24,8 @@ def settings(runs: pd.DataFrame) -> list[str]:
     columns = [column for column in (*CONFIGURATION, *dotted) if column not in NOT_SETTINGS]
     differing = [column for column in columns if column == "method" or runs[column].nunique(dropna=False) > 1]
     plain = runs["stats_batch"].isna() | (runs["stats_batch"] == runs["batch_size"])
-    return [column for column in differing if column != "stats_batch" or not plain.all()]
+    told = "stats_batch" if plain.all() else "norm.ghost_size"  # one says what the other does
+    return [column for column in differing if column != told]
 
 
 def summary(name: str, title: str, runs: pd.DataFrame, verdicts: list[Verdict]) -> str:

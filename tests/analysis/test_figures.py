@@ -243,7 +243,7 @@ def test_as_renames_and_joins(runs):
             "a point of ghost_batch would average over runs that differ in stats_batch, norm.ghost_size",
         ),
         ({"x": "stats_batch"}, "group, none without a value of stats_batch; draw that under horizontal"),
-        ({"x": "batch_size", "where": {"run_id": "none-32-32", "seed": 0}}, "nothing finished with .* \\(1 failed\\)"),
+        ({"x": "batch_size", "where": {"run_id": "none-32-32", "seed": 0}}, "figure: nothing finished \\(1 failed\\)"),
         (DECOUPLED | {"horizontal": {"method": "layer"}}, "no run has method=layer"),
     ],
 )
@@ -251,6 +251,15 @@ def test_mistakes_are_one_line(runs, panel, message):
     with pytest.raises(UserError, match=message if "(" in message else re.escape(message)) as error:
         sweep_figure(runs, [panel])
     assert "\n" not in str(error.value)
+
+
+def test_an_unfinished_study_draws_what_there_is(runs):
+    begun = runs.assign(status=runs.status.where(runs.method == "batch", "missing"))
+    figure = sweep_figure(begun, [ARMS, ARMS | {"title": "B", "where": {"method": "group"}}])
+    words = [text.get_text() for text in figure.axes[1].texts]
+    assert "nothing finished yet" in words
+    assert not figure.axes[1].lines
+    assert figure.axes[0].lines
 
 
 def test_the_same_seed_twice_is_told(runs):

@@ -21,7 +21,7 @@ SMALL = [
     "evaluation.precise_images=0",
     "model.width=8",
     "batch_size=16",
-    "epochs=20",
+    "epochs=12",
     "device=cpu",
     "logging.tensorboard=false",
 ]
