@@ -226,6 +226,7 @@ class Watch:
         finally:
             over.set()
             thread.join()
+            self.tell()
 
     def tell(self) -> None:
         now = _stamps(self.todo, "result.json")

@@ -41,7 +41,9 @@ def test_slurm_runs_equal_the_serial_ones_and_one_that_fails_stops_nothing(slurm
     assert results(output) == serial
     assert threads(output) == {1}
     (script,) = output.glob(".submitit/*/*_submission.sh")
-    assert {"--partition=tests", "--mem=1GB", "--cpus-per-task=1"} <= set(script.read_text().split())
+    assert {"--job-name=normbench", "--partition=tests", "--mem=1GB", "--cpus-per-task=1"} <= set(
+        script.read_text().split()
+    )
 
 
 def test_what_slurm_refuses_is_told_in_one_line(slurm_conf, sweep, tmp_path):
