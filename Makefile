@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 .PHONY: demo study test check format benchmark clean
 
 demo:  ## the batch_size study in small, from nothing to its figure
-	$(MAKE) study STUDY=demo ARGS=data=$(DATA) OUTPUT=$(OUTPUT)/demo RESULTS=$(OUTPUT)/demo/results
+	$(MAKE) study STUDY=demo ARGS="data=$(DATA) $(ARGS)" OUTPUT=$(OUTPUT)/demo RESULTS=$(OUTPUT)/demo/results
 
 # A sweep in which a run failed (exit status 1) still gets its tables and figures, where the failure shows.
 study: $(INSTALLED)  ## sweep a study on all cores; go on where it stopped; make its tables and figures

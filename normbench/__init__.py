@@ -10,7 +10,10 @@ def run(*overrides: str) -> dict:
     Raises normbench.errors.UserError for a mistake.
     """
     from normbench.cli import normalize, plan
+    from normbench.errors import InputError
     from normbench.training.run import execute
 
     jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
+    if len(jobs) > 1:
+        raise InputError("overrides", " ".join(overrides), f"{len(jobs)} runs; a sweep is for the command line")
     return execute(jobs[0].config)

@@ -354,7 +354,13 @@ def tuned_rate(path: str, model: str, optimizer: str, method: str) -> float:
             "optim.rates", path, "no such table; make study STUDY=tune_lr writes it, or give optim.lr a number"
         )
     with open(file, newline="") as lines:
-        rates = {(row["model"], row["optimizer"], row["method"]): float(row["lr"]) for row in csv.DictReader(lines)}
+        rows = list(csv.DictReader(lines))
+    try:
+        rates = {(row["model"], row["optimizer"], row["method"]): float(row["lr"]) for row in rows}
+    except (KeyError, TypeError, ValueError):
+        rates = {}
+    if not rates or len(rates) < len(rows):
+        raise InputError("optim.rates", path, "no table of rates: one row a model, optimizer and method, with its lr")
     wanted = (model, optimizer, {"ghost_batch": "batch", "sync_batch": "batch"}.get(method, method))
     if wanted not in rates:
         known = ", ".join("/".join(key) for key in sorted(rates))

@@ -54,6 +54,8 @@ def prepare(kind: str, launcher, task, runs: list, count: int) -> tuple[object, 
         if kind == "RayLauncher":  # its workers start in a folder of their own
             folders = {"output": run.config.output, "data.root": run.config.data.root}
             added += [f"{key}={_quoted(Path(path).absolute())}" for key, path in folders.items() if path is not None]
+        if isinstance(run.job.config.optim.lr, str):  # tuned: settled once, whatever table the worker would find
+            added.append(f"optim.lr={run.config.optim.lr}")
         overrides.append([*run.job.overrides, *added])
     return task, overrides
 
@@ -110,8 +112,9 @@ def _quoted(path: Path) -> str:
 def _in_joblib(task, config):
     """A task in a worker of joblib, which leaves signals to its runs: if it died between them, joblib would kill the
     other workers before they have kept their checkpoints."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    if os.getpid() != int(os.environ.get("NORMBENCH_SWEEP", 0)):  # with one process it works in the command's own
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return task(config)
 
 

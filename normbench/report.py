@@ -108,10 +108,10 @@ def print_sweep(runs: list[Run]) -> int:
         typed = _typed(run)
         row = [typed.get(key, "") for key in swept]
         result = run.directory.result()
-        if result is None or result["status"] == "failed":
+        if run.error or result is None or result["status"] == "failed":
             error = run.error or (result or {}).get("error")
             status = "failed" if error else "not finished"
-            messages.append(f"{run.name}: {error or status}")
+            messages.append(f"{run.name}: {(error or status).splitlines()[-1]}")
             counts[status] = counts.get(status, 0) + 1
             table.add_row(*row, str(run.config.replicates), status, "–", "–", "–", "–", "–")
             continue

@@ -65,7 +65,7 @@ def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
     todo = [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
     watch = Watch(runs, todo)
     while todo:
-        before = sum(run.directory.status() in OVER for run in todo)
+        before = _stamps(todo, "result.json")
         outcomes, broken = _launch(todo, for_hydra, watch)
         busy = []
         for run, outcome in zip(todo, outcomes, strict=True):
@@ -74,23 +74,26 @@ def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
             # The machine that ran it may settle its configuration differently: device, precision.
             run.name, run.error = outcome.get("run_id", run.name), outcome.get("error")
         if broken:  # some job took its whole process down, and others with it
-            left = [run for run in todo if run.directory.status() not in (*OVER, "failed") and run not in busy]
-            if sum(run.directory.status() in OVER for run in todo) == before:
-                for run in left:
+            now = _stamps(todo, "result.json")
+            busy = [run for run, new, old in zip(todo, now, before, strict=True) if new in (None, old)]
+            if len(busy) == len(todo) and not any(run.directory.status() == "running" for run in busy):
+                for run in busy:
                     run.error = run.error or broken
                 return
-            busy += left
         todo = _freed(busy)
 
 
 def _freed(busy: list[Run]) -> list[Run]:
-    """Wait until each of these runs is over in another process, or is left by it; returns those that were left."""
+    """Wait until some of these runs is left unfinished by the process that has it; returns all that are not over then.
+
+    None are returned once every one is over elsewhere.
+    """
     told = False
     while busy:
         statuses = [run.directory.status() for run in busy]
-        if left := [run for run, status in zip(busy, statuses, strict=True) if status in ("stopped", "missing")]:
-            return left
-        busy = [run for run, status in zip(busy, statuses, strict=True) if status == "running"]
+        busy = [run for run, status in zip(busy, statuses, strict=True) if status not in (*OVER, "failed")]
+        if "stopped" in statuses or "missing" in statuses:
+            return busy
         if busy and not told:
             names = ", ".join(run.name for run in busy)
             print(f"normbench: waiting for what another process is working on: {names}", file=sys.stderr)
@@ -122,7 +125,7 @@ def attempt(config) -> dict:
     except Stopped as stopped:
         if os.getpid() == int(os.environ.get("NORMBENCH_SWEEP", 0)):
             raise
-        return outcome | {"signal": stopped.number}  # of a worker: an exception would not travel well
+        return outcome | {"error": f"stopped by {stopped}; the same command goes on"}  # in a worker: it alone was meant
 
 
 def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list[dict], str | None]:
@@ -169,8 +172,6 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
             return [{} for _ in runs], told
         callbacks.on_multirun_end(config=config, config_name="config")
     outcomes = [job.return_value for job in returns]
-    if signals := [outcome["signal"] for outcome in outcomes if "signal" in outcome]:
-        raise Stopped(signals[0])
     return outcomes, None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
 from normbench.analysis.study import study_of
-from normbench.analysis.tables import scale
+from normbench.analysis.tables import commits, scale
 from normbench.errors import one_line
 
 
@@ -20,12 +20,12 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="folder that holds runs.csv and takes the figures (results/STUDY)")
     arguments = parser.parse_args()
     study = study_of(arguments.target, arguments.to)
-    runs, footer = study.runs, scale(study.runs)
+    runs, footer = study.runs, f"{scale(study.runs)}; commit {commits(study.runs)}"
     wanted = study.says("figure") or {}
     panels = wanted.get("panels") or default_panels(runs)
     first = {"where": panels[0].get("where")}  # what the other figures show where the study does not say
-    curves = wanted.get("curves", {"columns": panels[0]["x"], **first})
-    cost = wanted.get("cost", {"x": panels[0]["x"], "y": panels[0].get("y", "test_acc"), **first})
+    curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
+    cost = wanted.get("cost", {"x": panels[0].get("x"), "y": panels[0].get("y", "test_acc"), **first})
     figures = {
         "figure": sweep_figure(runs, panels, footer=footer),
         "curves": curves_figure(study.curves, runs, **curves, footer=footer),

@@ -12,6 +12,7 @@ from normbench.analysis.collect import write
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import rates, rates_summary, summary
 from normbench.errors import one_line
+from normbench.records.directory import OVER, plainly
 
 
 @one_line
@@ -25,9 +26,13 @@ def main() -> None:
     text = summary(study.name, study.title, study.runs, verdicts)
     if study.says("tunes") == "lr":
         table = rates(study.runs)
-        write(table, study.folder / "rates.csv")
         text += "\n" + rates_summary(table)
-    (study.folder / "summary.md").write_text(text)
+        if study.runs["status"].isin(OVER).all():
+            write(table, study.folder / "rates.csv")
+        else:
+            print("rates.csv is left as it is: some runs are not over, and the best rate may be among them")
+    with plainly(study.folder):
+        (study.folder / "summary.md").write_text(text)
     print(study.folder / "summary.md")
     for verdict in verdicts:
         print(f"  {verdict.verdict}: {verdict.statement}")

@@ -1,50 +1,22 @@
 """From folders of runs to one table: a row a replicate, whatever became of it."""
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
+from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME
 from normbench.cli import normalize, plan
-from normbench.config import choices, conf_dir
+from normbench.config import choices, conf_dir, samples_per_epoch
 from normbench.errors import InputError, UserError, choices_text
-from normbench.records.directory import OVER, RunDirectory
+from normbench.records.directory import OVER, RunDirectory, plainly
 from normbench.records.identity import identity
 from normbench.sweep import runs_of
 
-# What a row says of the run's configuration, what became of the replicate, and what it ran on; between the first two
-# come the dotted keys by which the runs differ beyond these.
-CONFIGURATION = {
-    "model": "model.name",
-    "method": "norm.name",
-    "options": None,
-    "batch_size": "batch_size",
-    "stats_batch": None,
-    "data": "data.name",
-    "train_size": "data.train_size",
-    "epochs": "epochs",
-    "optimizer": "optim.name",
-    "lr": "optim.lr",
-}
-OUTCOME = (
-    "diverged_epoch",
-    "val_acc",
-    "val_loss",
-    "test_acc",
-    "test_loss",
-    "val_acc_precise",
-    "val_loss_precise",
-    "test_acc_precise",
-    "test_loss_precise",
-    "seconds",
-    "stack",
-    "ms_per_step",
-    "images_per_second",
-)
-ENVIRONMENT = ("device", "threads", "torch", "commit", "dirty", "command")
-CURVES = ("run_id", "seed", "epoch", "train_loss", "train_acc", "val_loss", "val_acc")
 # Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
 MACHINE = ("stack", "precision")
 BATCH_STATISTICS = ("batch", "sync_batch", "ghost_batch")
@@ -66,23 +38,25 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     """The runs and the learning curves of a study, or of every run in a folder.
 
     target: the name of a study (its runs are sought in the folder `output`; those never begun have status missing), or
-    a folder of runs. overrides: those that the study was swept with. Returns (runs, a row a replicate; curves, a row an epoch and replicate), both in an order that the
-    content fixes. Raises UserError where there is nothing to collect.
+    a folder of runs. overrides: those that the study was swept with. Returns (runs, a row a replicate; curves, a row an
+    epoch and replicate), both in an order that the content fixes. Raises UserError where there is nothing to collect.
     """
-    if Path(target).is_dir():
-        found = [(identity(config), directory, None) for directory, config in _folders(target)]
+    if target not in study_names() and Path(target).is_dir():
+        found = [(_leaves(config, directory), directory, None) for directory, config in _folders(target)]
         if not found:
-            raise UserError(f"{target}: no folder in it is a run (none has a config.yaml)")
+            raise UserError(f"{target}: no folder in it is a run")
     else:
         study_file(target)
         found = _planned(target, output, overrides)
     rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study)]
-    differing = sorted(
-        key
-        for key in {key for row in rows for key in row["leaves"]}
-        if key not in (*CONFIGURATION.values(), *MACHINE, "seed", "replicates", "optim.warmup_samples")
-        and len({str(row["leaves"][key]) for row in rows if key in row["leaves"]}) > 1
-    )
+    if all(row["status"] == "missing" for row in rows):
+        raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
+    own = (*CONFIGURATION.values(), "stack", "seed", "replicates")
+    values: dict[str, set] = {}
+    for leaves, _, _ in found:
+        for key, value in leaves.items():
+            values.setdefault(key, set()).add(str(value))
+    differing = sorted(key for key, different in values.items() if len(different) > 1 and key not in own)
     columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *OUTCOME, "peak_memory_mb"]
     table = pd.DataFrame(
         [{**row, **{key: _scalar(row["leaves"].get(key)) for key in differing}} for row in rows],
@@ -90,29 +64,48 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     )
     for column in WHOLE:
         table[column] = table[column].astype("Int64")
-    names = table["run_id"].drop_duplicates()
-    curves = [row for name in names for row in _curves(next(d for _, d, _ in found if d.path.name == name))]
+    curves = [row for directory in {d.path: d for _, d, _ in found}.values() for row in _curves(directory)]
     return table, pd.DataFrame(curves, columns=CURVES)
+
+
+def _leaves(config, directory: RunDirectory | None = None) -> dict[str, object]:
+    """The identity of a run, with what follows from the rest of it left out."""
+    leaves = identity(config, _environment(directory).get("processes", 1) if directory else 1)
+    if leaves["optim.warmup_samples"] == config.epochs * samples_per_epoch(config) // 20:
+        leaves["optim.warmup_samples"] = "5 %"
+    return leaves
 
 
 def _folders(folder) -> list[tuple[RunDirectory, object]]:
     """The runs of a folder, by name, each with its configuration."""
-    paths = sorted(path.parent for path in Path(folder).glob("[!.]*/config.yaml"))
-    return [(RunDirectory(path.parent, path.name), OmegaConf.load(path / "config.yaml")) for path in paths]
+    found = []
+    for path in sorted(path.parent for path in Path(folder).glob("[!.]*/config.yaml")):
+        try:
+            config = OmegaConf.load(path / "config.yaml")
+            if {"model", "norm", "optim", "seed", "replicates"} <= set(config):
+                found.append((RunDirectory(path.parent, path.name), config))
+        except (YAMLError, TypeError):  # somebody else's
+            continue
+    return found
 
 
 def _planned(study: str, output: str, overrides: Sequence[str]) -> list[tuple[dict, RunDirectory, str]]:
     """The runs that a study plans, in its order; those that another machine has settled otherwise are found as well."""
     jobs, _, _ = plan(normalize([f"experiment={study}", f"output={output}", *overrides]), multirun=True)
-    elsewhere = None
+    runs = runs_of(jobs)
+    planned = {run.directory.path for run in runs}
+    elsewhere: dict[str, tuple] = {}
+    if any(not run.directory.path.is_dir() for run in runs):
+        for directory, config in _folders(output):
+            if directory.path not in planned:
+                key, over = _essence(_leaves(config)), directory.status() in OVER
+                if over or key not in elsewhere:
+                    elsewhere[key] = (_leaves(config, directory), directory)
     found = []
-    for run in runs_of(jobs):
-        leaves, directory = identity(run.config), run.directory
-        if directory.status() == "missing":
-            if elsewhere is None:
-                elsewhere = {_essence(identity(config)): (config, other) for other, config in _folders(output)}
-            if hit := elsewhere.get(_essence(leaves)):
-                leaves, directory = identity(hit[0]), hit[1]
+    for run in runs:
+        leaves, directory = _leaves(run.config), run.directory
+        if not directory.path.is_dir():
+            leaves, directory = elsewhere.pop(_essence(leaves), (leaves, directory))
         found.append((leaves, directory, study))
     return found
 
@@ -122,8 +115,12 @@ def _essence(leaves: dict) -> str:
 
 
 def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict]:
-    result = directory.result() or {}
-    status = directory.status()
+    result = directory.result()
+    status = result["status"] if result else directory.status()
+    if result is None and status in OVER:  # it ended this moment
+        result = directory.result()
+    result = result or {}
+    environment = _environment(directory)
     common = {
         "study": study or _study(directory),
         "run_id": directory.path.name,
@@ -133,7 +130,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
         "peak_memory_mb": result.get("peak_memory_mb"),
         "error": result.get("error"),
         **{column: leaves.get(key) for column, key in CONFIGURATION.items() if key},
-        **_environment(directory),
+        **{key: environment.get(key) for key in ENVIRONMENT},
     }
     entries = result["replicates"] if status in OVER else []
     by_seed = {entry["seed"]: entry for entry in entries}
@@ -165,12 +162,13 @@ def _stats_batch(leaves: dict) -> float | None:
     return batch if name == "sync_batch" else batch // leaves.get("processes", 1)
 
 
-def _environment(directory) -> dict:
-    path = directory.path / "env.json"
-    if not path.exists():
+def _environment(directory: RunDirectory) -> dict:
+    """What env.json says, and torch's version."""
+    try:
+        env = json.loads((directory.path / "env.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
         return {}
-    env = OmegaConf.to_container(OmegaConf.create(path.read_text()))
-    return {**{key: env.get(key) for key in ENVIRONMENT}, "torch": env["packages"]["torch"]}
+    return {**env, "torch": env["packages"]["torch"]}
 
 
 def _curves(directory) -> list[dict]:
@@ -190,13 +188,21 @@ def _scalar(value):
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """A table as CSV, numbers to full precision, the same bytes for the same table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, lineterminator="\n")
+    """A table as CSV, numbers to full precision, the same bytes for the same table. Raises UserError."""
+    with plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, lineterminator="\n")
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A table that `write` wrote. Raises UserError where there is none."""
+def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A table that `write` wrote. Raises UserError where there is none, or not one with these columns."""
     if not path.is_file():
         raise UserError(f"{path}: no such table; scripts/collect.py writes it")
-    return pd.read_csv(path, dtype={"diverged_epoch": "Int64", "seed": "Int64", "error": object})
+    types = {"diverged_epoch": "Int64", "seed": "Int64", "error": object}
+    try:
+        table = pd.read_csv(path, dtype=types)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no table that scripts/collect.py wrote ({' '.join(str(error).split())})") from None
+    if lacking := [column for column in columns if column not in table]:
+        raise UserError(f"{path}: no table that scripts/collect.py wrote (without {', '.join(lacking)})")
+    return table

@@ -37,18 +37,17 @@ from matplotlib.transforms import ScaledTranslation
 from pandas.api.types import is_bool_dtype, is_list_like, is_numeric_dtype
 from scipy.optimize import isotonic_regression
 
+from normbench.analysis.columns import COUNTED, of_configuration
 from normbench.analysis.statistics import Interval, t_interval
 from normbench.errors import UserError, choices_text
 
-COUNTED = ("finished", "diverged")
 PANEL_KEYS = ("title", "where", "x", "y", "also", "lines", "as", "horizontal")
 
 AXIS_LABELS = {
     "batch_size": "batch size (images)",
     "stats_batch": "images per batch statistic",
     "norm.ghost_size": "ghost batch size (images)",
-    "lr": "learning rate",
-    "optim.lr": "learning rate at batch size 128",
+    "lr": "learning rate (at batch size 128)",
     "method": "method",
     "epoch": "epoch",
     "epochs": "epochs",
@@ -141,7 +140,7 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
         drawn, of_rows = _sweep_panel(axes, runs, panel, looks)
         lines, statuses = lines + drawn, statuses + of_rows
     if not lines:
-        raise _nothing("figure", pd.concat(statuses).to_frame("status"), None)
+        raise _nothing("figure", pd.concat(statuses).to_frame("status"), panels[0].get("where"))
     _limit_y(grid, lines, panels[0]["y"])
     _finish(figure, [_key_text(lines), _left_out_text(statuses)], footer)
     return figure
@@ -342,14 +341,12 @@ def _column(table: pd.DataFrame, column: str, name: str) -> pd.Series:
 
 
 def _select(runs: pd.DataFrame, where: Mapping | None, name: str) -> pd.DataFrame:
-    """The rows whose columns have a value that is wanted; None is an empty cell. Raises UserError if there are none."""
+    """The rows whose columns have a value that is wanted; None is an empty cell."""
     rows = runs
     for column, wanted in (where or {}).items():
         wanted = list(wanted) if is_list_like(wanted) else [wanted]
         cells = _column(rows, column, name)
         rows = rows[cells.isin(wanted) | (cells.isna() & (None in wanted))]
-    if rows.empty:
-        raise UserError(f"{name}: no run has {_where_text(where)}" if where else f"{name}: there are no runs")
     return rows
 
 
@@ -378,6 +375,8 @@ def _counted(rows: pd.DataFrame, y: str) -> pd.DataFrame:
 
 
 def _nothing(name: str, rows: pd.DataFrame, where: Mapping | None) -> UserError:
+    if rows.empty:
+        return UserError(f"{name}: no run has {_where_text(where)}" if where else f"{name}: there are no runs")
     counts = ", ".join(f"{n} {status}" for status, n in rows["status"].value_counts().items())
     return UserError(f"{name}: nothing finished {f'with {_where_text(where)} ' if where else ''}({counts})")
 
@@ -420,15 +419,9 @@ def _lines(
     return lines
 
 
-def _settings(rows: pd.DataFrame) -> list[str]:
-    """The columns that say what was run, rather than how it went."""
-    known = {"model", "method", "batch_size", "stats_batch", "epochs", "optimizer", "lr", "data", "train_size"}
-    return [column for column in rows if column in known or "." in column]
-
-
 def _check_one_configuration(rows: pd.DataFrame, name: str) -> None:
     """A mean over replicates is one over seeds alone."""
-    differing = [column for column in _settings(rows) if rows[column].nunique(dropna=False) > 1]
+    differing = [column for column in of_configuration(rows) if rows[column].nunique(dropna=False) > 1]
     if differing:
         raise UserError(f"{name} would average over runs that differ in {', '.join(differing)}; choose with where")
     if rows["seed"].duplicated().any():
@@ -446,7 +439,7 @@ def _pairs(table: pd.DataFrame) -> pd.MultiIndex:
 def _per_epoch(curves: pd.DataFrame, runs: pd.DataFrame, y: str) -> pd.DataFrame:
     """`curves` with the settings of each run; diverged replicates at chance from their epoch on, marked once."""
     runs = runs[runs["status"].isin(COUNTED)]
-    settings = runs[["run_id", "seed", "status", "diverged_epoch", *_settings(runs)]]
+    settings = runs[["run_id", "seed", "status", "diverged_epoch", *of_configuration(runs)]]
     _column(curves, y, "learning curves")
     table = curves[["run_id", "seed", "epoch", y]].merge(settings, on=["run_id", "seed"])
     alive = (table["status"] == "finished") | (table["epoch"] < table["diverged_epoch"])
@@ -466,7 +459,7 @@ def _most_varied(rows: pd.DataFrame) -> str | None:
     """The numeric setting with most values: batch sizes first, then the method's options, rates, anything else."""
     dotted = [column for column in rows if "." in column]
     options = [column for column in dotted if column.startswith("norm.")]
-    candidates = ["batch_size", "stats_batch", *options, "optim.lr", "lr", *dotted, "epochs", "train_size"]
+    candidates = ["batch_size", "stats_batch", *options, "lr", *dotted, "epochs", "train_size"]
     counts = {
         column: rows[column].nunique()
         for column in candidates
@@ -479,7 +472,7 @@ def _most_varied(rows: pd.DataFrame) -> str | None:
 def _combinations(rows: pd.DataFrame, by: list[str]) -> list[tuple[dict, pd.DataFrame]]:
     """(where, rows) for each combination of the settings that still differ where `by` is the same."""
     groups = rows.groupby(by, dropna=False)
-    rest = [c for c in _settings(rows) if c not in by and groups[c].nunique(dropna=False).max() > 1]
+    rest = [c for c in of_configuration(rows) if c not in by and groups[c].nunique(dropna=False).max() > 1]
     # The images of a statistic follow from the batch size and the options, and are none for half of the methods.
     rest = [c for c in rest if c != "stats_batch"] or rest
     if not rest:
@@ -529,9 +522,10 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Style])
     selected = _select(runs, where, name)
     _column(selected, y, name)
     statuses, rows = [_statuses(selected, y)], _counted(selected, y)
-    if rows.empty:  # an unfinished study: the note below the figure says what is missing
+    if rows.empty:  # of a study in part: the note below the figure says what is missing
         _title(axes, panel.get("title", ""), [])
-        axes.text(0.5, 0.5, "nothing finished yet", transform=axes.transAxes, ha="center", color="0.4")
+        words = "no runs" if selected.empty else "nothing finished yet"
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", color="0.4")
         return [], statuses
     if _column(rows, x, name).isna().any():
         without = ", ".join(sorted(rows.loc[rows[x].isna(), by].map(_text).unique()))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from normbench.analysis.claims import Verdict
-from normbench.analysis.collect import CONFIGURATION
+from normbench.analysis.columns import of_configuration
 from normbench.analysis.statistics import bca_interval, paired, probability_of_improvement, t_interval, t_test
 from normbench.errors import UserError
 from normbench.records.directory import OVER
@@ -15,13 +15,11 @@ from normbench.training.progress import duration
 
 BASELINE = "batch"  # the method that the paired differences are taken from
 SHOWN = {"val_acc": "validation", "test_acc": "test", "test_acc_precise": "test, precise statistics"}
-NOT_SETTINGS = ("options", "seed")  # options are told by the method and by the dotted columns
 
 
 def settings(runs: pd.DataFrame) -> list[str]:
     """The columns by which the runs of a table differ: what a row of its summary is about."""
-    dotted = [column for column in runs if "." in column]
-    columns = [column for column in (*CONFIGURATION, *dotted) if column not in NOT_SETTINGS]
+    columns = of_configuration(runs)
     differing = [column for column in columns if column == "method" or runs[column].nunique(dropna=False) > 1]
     plain = runs["stats_batch"].isna() | (runs["stats_batch"] == runs["batch_size"])
     told = "stats_batch" if plain.all() else "norm.ghost_size"  # one says what the other does
@@ -51,6 +49,12 @@ def scale(runs: pd.DataFrame) -> str:
 
     images = "all training images" if runs["train_size"].isna().all() else each("train_size", " training images")
     return ", ".join([each("model"), each("data"), images, each("epochs", " epochs"), each("optimizer")])
+
+
+def commits(runs: pd.DataFrame) -> str:
+    """The commit of the rows that count; where there are several, each with its number of replicates."""
+    over = runs[runs["status"].isin(OVER)]
+    return _several(over.assign(commit=over["commit"].map(_short) + over["dirty"].map(_dirt)), "commit", "{}")
 
 
 def rates(runs: pd.DataFrame) -> pd.DataFrame:
@@ -94,19 +98,22 @@ def rates_summary(table: pd.DataFrame) -> str:
 
 def _header(runs: pd.DataFrame) -> str:
     over = runs[runs["status"].isin(OVER)]
-    commits = over.assign(commit=over["commit"].fillna("unknown").str[:7] + over["dirty"].map(_dirt))
     lines = [
         f"- Scale: {scale(runs)}",
         f"- Command: {_several(over, 'command', '`{}`')}",
-        f"- Commit: {_several(commits, 'commit', '{}')}",
+        f"- Commit: {commits(over)}",
         f"- Device: {_several(over, 'device', '{}')}; threads a run: {_several(over, 'threads', '{:.0f}')}; "
         f"torch {_several(over, 'torch', '{}')}",
         f"- n: {_n(runs)}; seeds {_ranges(runs['seed'])}, the same for every arm",
         f"- Training and evaluation took {duration(_seconds(over))} in all, the runs added up",
     ]
-    if commits["commit"].nunique() > 1:
+    if over["commit"].nunique(dropna=False) > 1:
         lines.append("- **Rows of several commits are in this table**; the column commit of runs.csv tells them apart.")
     return "\n".join(lines)
+
+
+def _short(commit) -> str:
+    return commit[:7] if isinstance(commit, str) else "unknown"
 
 
 def _dirt(dirty) -> str:
@@ -154,9 +161,10 @@ def _claims(verdicts: list[Verdict]) -> str:
             ]
         )
     head = ["claim", "kind, metric", "margin", "n", "estimate [95 % t interval]", "p, Holm", "verdict", "note"]
+    tested = sum(not math.isnan(v.p) for v in verdicts)
     text = (
         "Each was fixed in the experiment file before the runs. n paired seeds; a claim holds, or does not, where its "
-        f"p value, corrected by Holm over all {len(verdicts)}, is at most 0.05; else it is inconclusive."
+        f"p value, corrected by Holm over the {tested} that could be tested, is at most 0.05; else it is inconclusive."
     )
     return f"{text}\n\n{_markdown(head, 'llrrrrll', rows)}"
 
@@ -168,12 +176,16 @@ def _p(p: float) -> str:
 def _results(runs: pd.DataFrame) -> str:
     keys = settings(runs)
     metrics = [column for column in SHOWN if runs[column].notna().any()]
-    head = [*keys, "n", "status", *(SHOWN[column] for column in metrics), "BCa, test", "ms a step", "memory, MB"]
     rows = []
+    twice = runs.duplicated([*keys, "seed"], keep=False).any()
+    if twice:  # runs that differ in their seeds alone: each is a row of its own
+        keys.append("run_id")
     for values, group in runs.groupby(keys, sort=False, dropna=False):
         over = group[group["status"].isin(OVER)]
         counts = group["status"].value_counts()
         status = counts.index[0] if len(counts) == 1 else ", ".join(f"{n} {word}" for word, n in counts.items())
+        if over["commit"].nunique(dropna=False) > 1:
+            status += ", **of several commits**"
         rows.append(
             [
                 *(_value(value) for value in values),
@@ -187,9 +199,10 @@ def _results(runs: pd.DataFrame) -> str:
         )
     text = (
         "Accuracy in percent after the last epoch: mean ± half-width of the 95 % t interval over the replicates, and "
-        "the BCa bootstrap interval of the test accuracy. A diverged replicate counts at chance. ms a step: per replicate, "
-        "median; memory: the process's peak on a CPU, the device's on a GPU."
+        "the BCa bootstrap interval of the test accuracy. A diverged replicate counts at chance. ms a step: per "
+        "replicate, median; memory: the process's peak on a CPU, the device's on a GPU."
     )
+    head = [*keys, "n", "status", *(SHOWN[column] for column in metrics), "BCa, test", "ms a step", "memory, MB"]
     return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'rl' + 'r' * (len(metrics) + 3), rows)}"
 
 

@@ -100,8 +100,9 @@ def trial(config) -> float:
 
     config: resolved. Data of another size in memory and the evaluations are left out, so that it is a little low.
     """
-    size = config.batch_size * max(1, min(TIMED_STEPS, 5000 // config.batch_size))
     config = OmegaConf.create(OmegaConf.to_container(config))
+    config.batch_size = min(config.batch_size, 4096)  # there are 6,000 generated images
+    size = config.batch_size * max(1, min(TIMED_STEPS, 5000 // config.batch_size))
     config.epochs, config.evaluation.precise_images, config.optim.warmup_samples = 1, 0, 0
     data = _dataset(config.device, name="patterns", root=None, train_size=min(size, 5900), val_size=50, test_size=50)
     torch.set_num_threads(cpu_threads(config))

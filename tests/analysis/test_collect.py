@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from normbench.analysis.collect import CURVES, collect, read, write
+from normbench.analysis.collect import collect, read, write
+from normbench.analysis.columns import COUNTED, CURVES
 from normbench.analysis.study import study_of
 from normbench.cli import normalize, plan
 from normbench.errors import InputError, UserError
+from normbench.records.directory import OVER
 from normbench.sweep import runs_of
 
 ENV = {
@@ -59,7 +61,7 @@ def sweep(tmp_path):
 
 
 def test_every_replicate_is_a_row_whatever_became_of_it(sweep):
-    runs, put, root = sweep
+    _, put, root = sweep
     put(0, {"status": "finished", "replicates": [entry(0, 50.125), entry(1, 10.0, "diverged")]})
     put(1, {"status": "failed", "error": "RuntimeError: out of paper"}, commit="def5678", dirty=True)
     put(2)
@@ -113,35 +115,50 @@ def test_the_same_folders_give_the_same_bytes_and_the_table_reads_back(sweep, tm
         shutil.rmtree(copy)
     for kind in ("runs", "curves"):
         assert (tmp_path / "a" / f"{kind}.csv").read_bytes() == (tmp_path / "b" / f"{kind}.csv").read_bytes()
-    back = read(tmp_path / "a" / "runs.csv")
+    back = read(tmp_path / "a" / "runs.csv", ("run_id",))
     assert back["val_acc"].tolist() == [100 / 3, 2 / 3]  # to the last bit
     write(back, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "a" / "runs.csv").read_bytes()
-    assert read(tmp_path / "a" / "curves.csv")["val_acc"].tolist() == [11.5]
+    assert read(tmp_path / "a" / "curves.csv", CURVES)["val_acc"].tolist() == [11.5]
 
 
-def test_a_study_has_a_row_for_each_replicate_it_plans(tmp_path):
-    table, _ = collect("demo", str(tmp_path))
-    assert len(table) == 33
-    assert set(table["status"]) == {"missing"}
-    assert set(table["study"]) == {"demo"}
-    smaller, _ = collect("demo", str(tmp_path), ["replicates=1", "norm=group"])
-    assert (len(smaller), set(smaller["method"])) == (3, {"group"})
-
-
-def test_a_study_finds_what_another_machine_settled_otherwise(tmp_path):
+@pytest.fixture
+def demo(tmp_path):
+    """The folder of the demo study, one run of which another machine did, with a precision and a stack of its own."""
     typed = normalize(["experiment=demo", f"output={tmp_path}", "device=cpu"])
     run = runs_of(plan(typed, True)[0])[0]
-    config = OmegaConf.merge(run.config, {"precision": "bfloat16", "stack": 3})
     folder = tmp_path / "named-after-that-machine"
     folder.mkdir()
+    config = OmegaConf.merge(run.config, {"precision": "bfloat16", "stack": 1})
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    (folder / "result.json").write_text(
-        json.dumps({"status": "finished", "replicates": [entry(seed, 40.0) for seed in range(3)]})
-    )
-    table, _ = collect("demo", str(tmp_path))
+    replicates = [entry(seed, 40.0) for seed in range(3)]
+    (folder / "result.json").write_text(json.dumps({"status": "finished", "replicates": replicates}))
+    return tmp_path
+
+
+def test_a_study_has_a_row_for_each_replicate_it_plans_wherever_it_was_done(demo):
+    table, _ = collect("demo", str(demo))
     assert table["status"].value_counts().to_dict() == {"missing": 30, "finished": 3}
     assert set(table.loc[table["status"] == "finished", "run_id"]) == {"named-after-that-machine"}
+    assert set(table["study"]) == {"demo"}
+    assert table.loc[table["status"] == "finished", "precision"].unique().tolist() == ["bfloat16"]
+    smaller, _ = collect("demo", str(demo), ["norm=batch", "batch_size=2,8"])
+    assert smaller["status"].tolist() == ["finished"] * 3 + ["missing"] * 3
+
+
+def test_a_folder_stands_for_one_run_alone(demo):
+    table, _ = collect("demo", str(demo), ["precision=float32,bfloat16", "batch_size=2", "norm=batch"])
+    assert not table.duplicated(["run_id", "seed"]).any()
+    assert table["status"].value_counts().to_dict() == {"missing": 3, "finished": 3}
+
+
+def test_other_folders_are_passed_over(demo):
+    for name, text in (("conf", "a: 1\n"), ("broken", "a: [\n"), ("list", "- 1\n"), ("empty", "")):
+        (demo / name).mkdir()
+        (demo / name / "config.yaml").write_text(text)
+    table, _ = collect(str(demo))
+    assert table["run_id"].unique().tolist() == ["named-after-that-machine"]
+    assert not (demo / "conf" / ".lock").exists()
 
 
 def test_mistakes_in_one_line(tmp_path):
@@ -151,15 +168,25 @@ def test_mistakes_in_one_line(tmp_path):
         collect("demmo")
     with pytest.raises(InputError, match="study=demmo"):
         study_of("demmo", None)
-    with pytest.raises(UserError, match="no such table"):
-        read(tmp_path / "runs.csv")
+    with pytest.raises(UserError, match="none of the 11 runs of demo is there"):
+        collect("demo", str(tmp_path))
     with pytest.raises(InputError, match="epochz=3"):
         collect("demo", str(tmp_path), ["epochz=3"])
+    with pytest.raises(UserError, match="no such table"):
+        read(tmp_path / "runs.csv", ())
+    for text in ("", "a,b\n1,2\n", "a,b\n1,2\n3,4,5\n"):
+        (tmp_path / "runs.csv").write_text(text)
+        with pytest.raises(UserError, match=r"no table that scripts/collect\.py wrote"):
+            read(tmp_path / "runs.csv", ("run_id",))
 
 
-def test_a_row_with_nothing_is_still_typed(tmp_path):
-    table, _ = collect("demo", str(tmp_path))
-    write(table, tmp_path / "runs.csv")
-    back = read(tmp_path / "runs.csv")
+def test_a_row_with_nothing_is_still_typed(demo):
+    table, _ = collect("demo", str(demo))
+    write(table, demo / "runs.csv")
+    back = read(demo / "runs.csv", table.columns)
     assert back["seed"].tolist() == table["seed"].tolist()
     assert pd.api.types.is_numeric_dtype(back["test_acc"])
+
+
+def test_the_two_lists_of_statuses_agree():
+    assert COUNTED == OVER

@@ -122,6 +122,28 @@ def test_settings_are_what_differs(two):
     assert settings(pd.concat([two, ghost])) == ["method", "batch_size", "stats_batch"]
 
 
+def test_what_differs_in_any_key_is_not_averaged(two):
+    other = two.assign(lr_scaling="sqrt", run_id=two["run_id"] + "-sqrt")
+    text = summary("mine", "A title.", pd.concat([two.assign(lr_scaling="linear"), other]), [])
+    assert text.count("| 5 | finished |") == 4
+    assert "| batch | sqrt | 5 | finished |" in text
+    assert "| sqrt | group − batch | 5 |" in text
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_rows_of_their_own(two):
+    again = two[two["seed"] < 2].assign(run_id=two["run_id"] + "-r2")
+    text = summary("mine", "A title.", pd.concat([two, again]), [])
+    assert text.count("| 5 | finished |") == 2
+    assert "| batch | batch-128-0.1-r2 | 2 | finished |" in text
+
+
+def test_a_study_not_begun_has_a_summary(two):
+    nothing = two.assign(status="missing", commit=np.nan, dirty=np.nan, test_acc=np.nan, val_acc=np.nan)
+    text = summary("mine", "A title.", nothing, [])
+    assert "| batch | 0 | missing |" in text
+    assert "- Commit: none" in text
+
+
 def tuned():
     cells = {
         "batch": {0.1: [50, 52], 0.2: [55, 54], 0.4: [53, 50]},

@@ -55,6 +55,7 @@ def test_elsewhere(folder, tmp_path):
         ("collect", ["demmo"], ["study=demmo", "did you mean demo?", "choices: "]),
         ("collect", ["."], ["no folder in it is a run"]),
         ("collect", ["demo", "norm=gruop"], ["norm=gruop", "did you mean group?"]),
+        ("collect", ["demo"], ["outputs: none of the 11 runs of demo is there"]),
         ("table", ["demo"], ["results/demo/runs.csv: no such table"]),
         ("plot", ["demmo"], ["study=demmo", "did you mean demo?"]),
         ("plot", ["."], ["runs.csv: no such table"]),
