@@ -126,7 +126,7 @@ def test_a_repeated_sweep_does_nothing_and_force_does_all_again(typed, popen, un
 def test_one_that_fails_and_one_that_diverges_stop_nothing(typed, popen, tmp_path):
     typed = [word for word in typed if not word.startswith(("norm=", "batch_size="))]
     # A folder where a file is to be written makes one run fail; an enormous rate makes another diverge.
-    typed += ["norm=none,group", "optim.lr=0.01,1e9", "lr_scaling=none"]
+    typed += ["batch_size=16", "norm=none,group", "optim.lr=0.01,1e9", "lr_scaling=none"]
     runs = runs_of(plan(normalize([*typed[1:], f"output={tmp_path / 'runs'}"]), True)[0])
     failing = next(run for run in runs if run.config.norm.name == "group" and run.config.optim.lr < 1)
     (failing.directory.path / "metrics.csv").mkdir(parents=True)
