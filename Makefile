@@ -27,7 +27,7 @@ study: $(INSTALLED)  ## sweep a study on all cores; go on where it stopped; make
 	exit $$status
 
 test: $(INSTALLED)  ## the whole test suite
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)  ## lint and format checks
 	$(RUN) -m ruff check .

@@ -111,7 +111,7 @@ def print_sweep(runs: list[Run]) -> int:
         if run.error or result is None or result["status"] == "failed":
             error = run.error or (result or {}).get("error")
             status = "failed" if error else "not finished"
-            messages.append(f"{run.name}: {" ".join((error or status).split())}")
+            messages.append(f"{run.name}: " + " ".join((error or status).split()))
             counts[status] = counts.get(status, 0) + 1
             table.add_row(*row, str(run.config.replicates), status, "–", "–", "–", "–", "–")
             continue

@@ -178,7 +178,7 @@ def _curves(directory) -> list[dict]:
                 {"run_id": directory.path.name, **{key: row[key] for key in CURVES[1:]}}
                 for row in csv.DictReader(lines)
             ]
-    except FileNotFoundError:
+    except OSError:  # none yet
         return []
 
 
