@@ -69,7 +69,7 @@ def test_both_nodes_work_and_equal_the_serial_runs_and_one_that_fails_stops_noth
     started = ray_sweep(Path(os.path.relpath(output, ROOT)), "seed=0,1,2")
     seen = watched(started, cluster)
     printed = started.ends(1)
-    assert f"{occupied}: File exists" in printed
+    assert f"{occupied.name}: File exists" in printed
     assert (0, 1) in seen
     assert results(output) == serial
     assert threads(output) == {1}
