@@ -14,10 +14,13 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from normbench.data import patterns
+from normbench.data import LABELS, patterns
+from normbench.data.corruption import NOISES
+from normbench.data.inputs import KINDS
 from normbench.errors import InputError, UserError, choices_text
 from normbench.models import MODELS, build_model
 from normbench.norms import ACTIVATIONS, NORMS, Layers
+from normbench.training.views import VIEWS
 
 GROUPS = ("model", "norm", "data", "augment", "optim", "experiment")
 # What cannot change a result beyond rounding is no part of a run's identity.
@@ -38,6 +41,8 @@ NOT_IDENTITY = (
 OF_A_STUDY = ("grids", "claims", "figure", "tunes")
 # Training and test images of each dataset, known without loading it.
 IMAGES = {"cifar10": (50_000, 10_000), "patterns": (patterns.TRAIN, patterns.TEST)}
+# What `data` says of the training images and, after `test_`, of the others.
+CORRUPTIONS = ("noise", "noise_strength", "bits", "channel_scale")
 
 
 def conf_dir() -> Path:
@@ -78,7 +83,7 @@ def flatten(config, prefix="") -> dict[str, object]:
         if isinstance(value, DictConfig | dict):
             leaves |= flatten(value, f"{prefix}{key}.")
         else:
-            leaves[f"{prefix}{key}"] = list(value) if isinstance(value, ListConfig) else value
+            leaves[f"{prefix}{key}"] = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
     return leaves
 
 
@@ -143,6 +148,24 @@ def rising_shares(v) -> str | None:
     return None if good else "must be a list of rising numbers between 0 and 1, like [0.5,0.75]"
 
 
+def size_schedule(v) -> str | None:
+    good = (
+        isinstance(v, list)
+        and v
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in v)
+        and all(is_number(share) and 0 <= share < 1 and is_integer(size) and 4 <= size <= 128 for share, size in v)
+        and v[0][0] == 0
+        and all(before[0] < after[0] for before, after in zip(v, v[1:], strict=False))
+    )
+    return (
+        None
+        if good
+        else (
+            "must be pairs of a share of training, from 0 and rising, and an image size from 4 to 128, like [[0,16],[0.5,32]]"
+        )
+    )
+
+
 def two_betas(v) -> str | None:
     good = isinstance(v, list) and len(v) == 2 and all(is_number(x) and 0 <= x < 1 for x in v)
     return None if good else "must be two numbers, each 0 ≤ β < 1, like [0.9,0.999]"
@@ -195,11 +218,26 @@ CHECKS: dict[str, Check] = {
     "data.train_size": optional(integer(1)),
     "data.test_size": optional(integer(1)),
     "data.split_seed": integer(0),
+    "data.input": one_of(KINDS),
+    "data.labels": one_of(LABELS),
+    "data.label_noise": SHARE,
+    "data.noise": one_of(NOISES),
+    "data.noise_strength": NOT_NEGATIVE,
+    "data.bits": integer(4, 8),
+    "data.channel_scale": POSITIVE,
+    "data.test_noise": optional(one_of(NOISES)),
+    "data.test_noise_strength": optional(NOT_NEGATIVE),
+    "data.test_bits": optional(integer(4, 8)),
+    "data.test_channel_scale": optional(POSITIVE),
     "augment.name": text,
     "augment.crop": integer(0, 31),
     "augment.flip": boolean,
     "augment.mixup": NOT_NEGATIVE,
+    "augment.cutmix": NOT_NEGATIVE,
     "augment.label_smoothing": SHARE,
+    "augment.resize": optional(size_schedule),
+    "augment.tta": one_of(VIEWS),
+    "augment.tta_average": one_of(("logits", "probabilities")),
     "optim.name": one_of(("sgd", "adamw")),
     "optim.lr": any_of(POSITIVE, tuned),
     "optim.rates": text,
@@ -216,6 +254,8 @@ CHECKS: dict[str, Check] = {
     "evaluation.batch_size": either("auto", integer(1)),
     "evaluation.precise_images": integer(0),
     "evaluation.precise_augment": boolean,
+    "evaluation.target_acc": optional(number(lambda v: 0 < v <= 100, "above 0, at most 100")),
+    "evaluation.suggest_lr": boolean,
     "logging.progress": one_of(("auto", "bar", "lines", "none")),
     "logging.tensorboard": boolean,
     "logging.histogram_epochs": integer(0),
@@ -245,8 +285,8 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
 
     config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in
-    which device, precision, stack, norm.momentum, optim.lr and optim.warmup_samples are settled, less what an
-    experiment file says about its study. Raises InputError.
+    which device, precision, stack, norm.momentum, optim.lr, optim.warmup_samples and data.test_* are settled, less what
+    an experiment file says about its study. Raises InputError.
     """
     config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
     try:
@@ -269,9 +309,21 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     if ghost is not None and (ghost < 1 or (config.batch_size // processes) % ghost):
         raise InputError("norm.ghost_size", ghost, f"must divide batch_size={config.batch_size // processes}")
     _settle(config, processes)
-    _check_model(
-        OmegaConf.to_yaml(config.model), OmegaConf.to_yaml(config.norm), min(config.batch_size // processes, 2)
-    )
+    sizes = {size for _, size in config.augment.resize or []} | {32}
+    for size in (32, min(sizes)):  # what is wrong with the model alone, then what a small size adds
+        try:
+            _check_model(
+                OmegaConf.to_yaml(config.model),
+                OmegaConf.to_yaml(config.norm),
+                min(config.batch_size // processes, 2),
+                size,
+            )
+        except (InputError, RuntimeError) as error:
+            if size == 32:
+                raise
+            raise InputError(
+                "augment.resize", size, f"too small for model={config.model.name}, norm={config.norm.name} ({error})"
+            ) from None
     OmegaConf.set_readonly(config, True)
     return config
 
@@ -332,6 +384,12 @@ def _settle(config, processes) -> None:
     config.stack = min(config.stack, config.replicates)
     if config.evaluation.batch_size == "auto":
         config.evaluation.batch_size = 200 if on_cpu else 5000  # on the CPU larger ones fall out of the cache
+    for key in CORRUPTIONS:
+        if config.data[f"test_{key}"] is None:
+            config.data[f"test_{key}"] = config.data[key]
+    for prefix in ("", "test_"):  # no noise has no strength: one run, not several
+        if config.data[f"{prefix}noise"] == "none":
+            config.data[f"{prefix}noise_strength"] = 0
     if config.norm.get("momentum") == "scaled":
         local = config.batch_size if config.norm.name == "sync_batch" else config.batch_size // processes
         config.norm.momentum = 1 - 0.9 ** (config.norm.get("ghost_size", local) / 128)
@@ -384,17 +442,19 @@ def make_model(config, seeds):
         activation=config.model.activation,
         zero_init_residual=config.model.zero_init_residual,
     )
-    return build_model(config.model.name, layers, seeds, **options)
+    return build_model(config.model.name, layers, seeds, num_classes=LABELS[config.data.labels], **options)
 
 
 @cache
-def _check_model(model_yaml: str, norm_yaml: str, batch: int) -> None:
+def _check_model(model_yaml: str, norm_yaml: str, batch: int, size: int) -> None:
     """Build the network and train it on nothing once: options out of range, statistics of a single value show here."""
-    config = OmegaConf.create({"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml)})
+    config = OmegaConf.create(
+        {"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml), "data": {"labels": "class"}}
+    )
     model = make_model(config, [0])
     try:
         with torch.no_grad():
-            model.train()(torch.zeros(batch, 3, 32, 32))
+            model.train()(torch.zeros(batch, 3, size, size))
     except InputError as error:  # a layer names its own option
         raise error.within("norm") if error.key in config.norm else error from None
 

@@ -40,6 +40,10 @@ def _constant(values: np.ndarray) -> bool:
     return _near(np.ptp(values), values.min(), values.max())
 
 
+def _vanish(deviations: np.ndarray, values: np.ndarray) -> bool:
+    return _near(np.abs(deviations).max(), np.abs(values).max())
+
+
 def _settled(values: np.ndarray) -> Interval | None:
     """The interval that needs no computation: of one value, or of equal ones."""
     mean = float(values.mean())
@@ -144,6 +148,56 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * p[order]), 1)
     return adjusted
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided exact p value that two classifiers err equally often on the same images.
+
+    gained, lost: images that the second alone has right, and the first alone, ≥ 0, else ValueError. Where neither is
+    better each such image is a fair coin's throw: p = min(1, 2 · P(X ≤ min(gained, lost))), X ~ B(gained + lost, 1/2).
+    McNemar 1947, doi 10.1007/BF02295996.
+    """
+    if min(gained, lost) < 0:
+        raise ValueError(f"counts of images are not negative; got {gained} and {lost}")
+    return min(1.0, 2 * float(stats.binom.cdf(min(gained, lost), gained + lost, 0.5)))
+
+
+@dataclass(frozen=True)
+class FTest:
+    """f: the ratio of two mean squares. df: their degrees of freedom. p: of a ratio at least as large by chance."""
+
+    f: float
+    df: tuple[int, int]
+    p: float
+
+
+def interaction(values) -> FTest:
+    """F test that the effect of one factor is the same at every level of another, with blocks.
+
+    values: (n, I, J), a value for each block and pair of levels; n ≥ 1, I, J ≥ 2, all finite, else ValueError. With
+    y_sij = μ + block_s + cell_ij + error, errors independent and of one variance, F = MS_interaction / MS_residual:
+
+        SS_interaction = n Σ_ij (ȳ_ij − ȳ_i − ȳ_j + ȳ)²      (I−1)(J−1) degrees of freedom
+        SS_residual = Σ_sij (y_sij − ȳ_s − ȳ_ij + ȳ)²        (IJ−1)(n−1)
+
+    Montgomery 2017, Design and Analysis of Experiments, section 5.6. Without residual variance p is 0, or 1 where there
+    is no interaction either; one block leaves nothing to test against.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    if y.ndim != 3 or len(y) < 1 or min(y.shape[1:]) < 2 or not np.isfinite(y).all():
+        raise ValueError(f"needs blocks × two levels or more × two levels or more, all finite; got {y}")
+    n, rows, columns = y.shape
+    df = (rows - 1) * (columns - 1), (rows * columns - 1) * (n - 1)
+    if n == 1:
+        return FTest(math.nan, df, 1.0)
+    cells, mean = y.mean(0), y.mean()
+    effects = cells - cells.mean(1, keepdims=True) - cells.mean(0) + mean
+    residual = y - y.mean((1, 2), keepdims=True) - cells + mean
+    if _vanish(residual, y):
+        none = _vanish(effects, y)
+        return FTest(0.0 if none else math.inf, df, float(none))
+    f = (n * (effects**2).sum() / df[0]) / ((residual**2).sum() / df[1])
+    return FTest(float(f), df, float(stats.f.sf(f, *df)))
 
 
 def slope_weights(x: Sequence[float]) -> np.ndarray:

@@ -1,20 +1,24 @@
 """Datasets as tensors in memory, with a fixed split into training, validation and test images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from normbench.data import cifar10, patterns
+from normbench.data.corruption import brightness, corrupted, mislabelled
 from normbench.errors import InputError, choices_text
+from normbench.random import derive
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Images are uint8 (N, 32, 32, 3), RGB, 0…255; labels are int64 (N,).
 
-    `mean` and `std` are per channel, of pixels scaled to 0…1, over all training images before any split.
+    `mean` and `std` are per channel, of the training split's pixels scaled to 0…1 (times `channel_scale`).
+    `channel_scale` is a factor on the red channel of the training images, `test_channel_scale` on that of the others;
+    the inputs apply it (8 bits cannot hold it).
     """
 
     name: str
@@ -27,17 +31,14 @@ class Dataset:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     num_classes: int = 10
+    channel_scale: float = 1.0
+    test_channel_scale: float = 1.0
 
 
 # A loader takes the root folder and returns uint8 arrays as `cifar10.load_arrays` does.
 LOADERS: dict[str, Callable[[str], dict[str, np.ndarray]]] = {
     "cifar10": cifar10.load_arrays,
     "patterns": lambda root: patterns.generate(),
-}
-
-# The published constants of CIFAR-10, to eight digits; other datasets have theirs computed.
-MOMENTS = {
-    "cifar10": ((0.49139968, 0.48215841, 0.44653091), (0.24703223, 0.24348513, 0.26158784)),
 }
 
 
@@ -81,7 +82,7 @@ def load_dataset(
     if test_size is not None:
         test = stratified_pick(test_labels, test_size, (split_seed, 2))
 
-    mean, std = MOMENTS[name] if name in MOMENTS else channel_moments(images)
+    mean, std = channel_moments(images[train])
     return Dataset(
         name=name,
         train_images=torch.from_numpy(images[train]),
@@ -92,6 +93,46 @@ def load_dataset(
         test_labels=torch.from_numpy(test_labels[test].astype(np.int64)),
         mean=mean,
         std=std,
+    )
+
+
+LABELS = {"class": 10, "brightness": 2}  # what is to be told, and among how many
+
+
+def prepare(dataset: Dataset, options) -> Dataset:
+    """The dataset with the labels and corruptions of a resolved configuration's `data`, as conf/data/ describes them.
+
+    Validation images are treated as test images are. Raises InputError for a value out of range.
+    """
+    images, labels = {}, {}
+    train_brightness = brightness(dataset.train_images)
+    for number, split in enumerate(("train", "val", "test")):
+        clean, labels[split] = getattr(dataset, f"{split}_images"), getattr(dataset, f"{split}_labels")
+        if options.labels == "brightness":
+            labels[split] = (brightness(clean) > train_brightness.median()).long()
+        prefix = "" if split == "train" else "test_"
+        images[split] = corrupted(
+            clean,
+            noise=options[f"{prefix}noise"],
+            strength=options[f"{prefix}noise_strength"],
+            bits=options[f"{prefix}bits"],
+            seed=derive(options.split_seed, "noise", number),
+        )
+    classes = LABELS[options.labels]
+    seed = derive(options.split_seed, "label_noise")
+    labels["train"] = mislabelled(labels["train"], options.label_noise, classes, seed)
+    mean, std = dataset.mean, dataset.std
+    if images["train"] is not dataset.train_images:
+        mean, std = channel_moments(images["train"].cpu().numpy())
+    return replace(
+        dataset,
+        **{f"{split}_images": value for split, value in images.items()},
+        **{f"{split}_labels": value for split, value in labels.items()},
+        mean=(mean[0] * options.channel_scale, *mean[1:]),
+        std=(std[0] * options.channel_scale, *std[1:]),
+        num_classes=classes,
+        channel_scale=options.channel_scale,
+        test_channel_scale=options.test_channel_scale,
     )
 
 

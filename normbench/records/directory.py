@@ -27,7 +27,10 @@ METRICS = (
     "train_acc",
     "val_loss",
     "val_acc",
+    "val_ece",
     "grad_norm",
+    "image_size",
+    "epoch_seconds",
     "seconds",
 )
 

@@ -59,6 +59,10 @@ def _changed(config, leaves, prefix) -> list[str]:
     for key, value in leaves.items():
         if key in named or key.endswith(".name") or key.startswith("norm.") != (prefix == "norm."):
             continue
+        if key.startswith("data.test_") and value == leaves.get(key.replace("test_", "")):  # as in training
+            continue
+        if key.endswith("noise_strength") and leaves[key.removesuffix("_strength")] == "none":
+            continue
         if value != defaults.get(key):
             words.append(f"{key.rpartition('.')[2]}{_word(value)}")
     return words

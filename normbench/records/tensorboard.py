@@ -60,7 +60,7 @@ class Board:
         """One epoch's rows of metrics.csv, a curve a seed."""
         with plainly(self.path):
             for row in rows:
-                for key in ("train_loss", "train_acc", "val_loss", "val_acc", "grad_norm", "lr"):
+                for key in ("train_loss", "train_acc", "val_loss", "val_acc", "val_ece", "grad_norm", "lr"):
                     if row[key] is not None and math.isfinite(row[key]):
                         self._scalar(f"{key}/seed{row['seed']}", row[key], row["step"])
             self.file.flush()

@@ -1,12 +1,37 @@
 """The batches of one epoch: which images, cropped and flipped how, mixed with which others; all drawn beforehand."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from normbench.training.random import derive
+from normbench.random import derive
 
 SIZE = 32
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What each image is mixed with: uint8 N×32×32×R×3, labels R×N, and how.
+
+    weight: R×32×32, of the image at each pixel; share: R, of its label. The partner has the rest.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    weight: torch.Tensor
+    share: torch.Tensor
+
+    def inputs(self, x: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """x, others: N×(R·3)×32×32, the inputs of the images and of their partners."""
+        weight = self.weight.to(x.dtype).repeat_interleave(3, 0)
+        return x * weight + others * (1 - weight)
+
+    def losses(self, own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """own, others: R, cross-entropies with the two labels. It is linear in the target: that with soft targets."""
+        share = self.share.to(own.dtype)
+        return own * share + others * (1 - share)
 
 
 class Epoch:
@@ -14,7 +39,6 @@ class Epoch:
 
     images: uint8 n×(32+2p)×(32+2p)×3, with a border of p = augment.crop black pixels, on the training device.
     labels: n. part: (process, processes) of a batch shared by several processes.
-    batch(step) gives uint8 N×32×32×R×3, labels R×N and, under mixup, the same of the partners with λ (R).
     """
 
     def __init__(self, images, labels, seeds, epoch, augment, batch_size, part=(0, 1)):
@@ -24,13 +48,12 @@ class Epoch:
         self.steps = n // batch_size
         columns = [self._draw(seed, epoch, n) for seed in seeds]
         self.order, self.top, self.left, self.flip = (torch.stack(c, 1).to(device) for c in zip(*columns, strict=True))
-        self.mix = None
-        if augment.mixup > 0:
-            draws = [
-                np.random.default_rng(derive(seed, "mixup", epoch)).beta(augment.mixup, augment.mixup, self.steps)
-                for seed in seeds
-            ]
-            self.mix = torch.from_numpy(np.stack(draws, 1)).to(device)
+        self.boxes = None
+        if augment.mixup > 0 or augment.cutmix > 0:
+            self.boxes, self.shares = (
+                torch.from_numpy(np.stack(drawn, 1)).to(device)
+                for drawn in zip(*(_draw_mixes(seed, epoch, self.steps, augment) for seed in seeds), strict=True)
+            )
         self.pixels = torch.arange(SIZE, device=device).view(1, -1, 1, 1)
 
     def _draw(self, seed, epoch, n):
@@ -41,13 +64,23 @@ class Epoch:
         return order, top, left, flip
 
     def batch(self, step: int):
-        """(images, labels, None) or, under mixup, (images, labels, (partners' images, their labels, λ))."""
-        rows = torch.arange(self.batch_size, device=self.images.device) if self.mix is not None else None
+        """(images uint8 N×32×32×R×3, labels R×N, a Mix or None)."""
         start = step * self.batch_size
-        if rows is None:
+        if self.boxes is None:
             return *self._take(slice(start + self.local.start, start + self.local.stop)), None
+        rows = torch.arange(self.batch_size, device=self.images.device)
         partners = start + rows.roll(1)[self.local]  # each image with the one before it, the first with the last
-        return *self._take(start + rows[self.local]), (*self._take(partners), self.mix[step])
+        return *self._take(start + rows[self.local]), Mix(*self._take(partners), *self._weights(step))
+
+    def _weights(self, step):
+        """Weights R×32×32 and shares R. A step of mixup has an empty box."""
+        share = self.shares[step].view(-1, 1, 1)
+        top, bottom, left, right = self.boxes[step].T.unsqueeze(2)
+        inside = (self.pixels.view(1, -1) >= top) & (self.pixels.view(1, -1) < bottom)
+        across = (self.pixels.view(1, -1) >= left) & (self.pixels.view(1, -1) < right)
+        boxed = inside.unsqueeze(2) & across.unsqueeze(1)
+        cut = (bottom > top).unsqueeze(2)
+        return torch.where(cut, (~boxed).to(share.dtype), share.expand(-1, SIZE, SIZE)), share.view(-1)
 
     def _take(self, positions):
         order = self.order[positions]
@@ -60,6 +93,39 @@ class Epoch:
             ).transpose(1, 2)
             images = self.images[order[:, None, None], rows, columns]
         return images, self.labels[order].T
+
+
+def _draw_mixes(seed: int, epoch: int, steps: int, augment):
+    """Boxes (steps, 4) of cutmix: top, bottom, left, right, zeros where a step is mixup's; and shares (steps,).
+
+    mixup: λ ~ Beta(α, α) (Zhang et al. 2018, arXiv 1710.09412). cutmix: a box of √(1−λ) of each side around a uniform
+    centre, cut off at the border; the share is what is left (Yun et al. 2019, arXiv 1905.04899, rounded as torchvision
+    does). With both on, each step has one of them, at even odds.
+    """
+    boxes, shares = np.zeros((steps, 4), dtype=np.int64), np.ones(steps)
+    cut = np.full(steps, augment.cutmix > 0)
+    if augment.mixup > 0:
+        shares = np.random.default_rng(derive(seed, "mixup", epoch)).beta(augment.mixup, augment.mixup, steps)
+    if augment.cutmix > 0:
+        if augment.mixup > 0:
+            cut = np.random.default_rng(derive(seed, "mix", epoch)).random(steps) < 0.5
+        rng = np.random.default_rng(derive(seed, "cutmix", epoch))
+        half = (0.5 * np.sqrt(1 - rng.beta(augment.cutmix, augment.cutmix, steps)) * SIZE).astype(np.int64)
+        ends = [(c - half, c + half) for c in rng.integers(SIZE, size=(2, steps))]
+        drawn = np.clip(np.stack([end for pair in ends for end in pair], 1), 0, SIZE)
+        boxes[cut] = drawn[cut]
+        area = (drawn[:, 1] - drawn[:, 0]) * (drawn[:, 3] - drawn[:, 2])
+        shares = np.where(cut, 1 - area / SIZE**2, shares)
+    return boxes, shares
+
+
+def image_size(schedule, samples: int, total: int) -> int:
+    """The size of the images at the step that starts after `samples` of `total` samples.
+
+    schedule: pairs (share of training, size), or None for 32 throughout (progressive resizing: Howard's DAWNBench entry
+    of 2018).
+    """
+    return [size for share, size in schedule or [(0, SIZE)] if samples >= share * total][-1]
 
 
 def with_border(images: torch.Tensor, pixels: int) -> torch.Tensor:

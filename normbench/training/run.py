@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from normbench.config import cpu_threads, resolve, samples_per_epoch
-from normbench.data import load_dataset
+from normbench.data import load_dataset, prepare
 from normbench.errors import InputError, UserError
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
@@ -51,7 +51,7 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(config.deterministic)
-    data = _dataset(device, **config.data)
+    data = _dataset(device, OmegaConf.to_yaml(config.data))
     _forget_peak_memory(device)
     saved = None
     if processes.first:
@@ -73,14 +73,19 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
             raise
 
 
+LOADING = ("name", "root", "train_size", "val_size", "test_size", "split_seed")
+
+
 @lru_cache(maxsize=1)
-def _dataset(device: str, **options):
-    """The data on the training device; kept for the next run of a sweep."""
+def _dataset(device: str, options: str):
+    """The data on the training device; kept for the next run of a sweep. options: `data` of a configuration, as YAML."""
+    options = OmegaConf.create(options)
     try:
-        data = load_dataset(**options)
+        data = load_dataset(**{key: options[key] for key in LOADING})
+        tensors = {name: value.to(device) for name, value in vars(data).items() if torch.is_tensor(value)}
+        return prepare(replace(data, **tensors), options)
     except InputError as error:
         raise error.within("data") if "." not in error.key else error from None
-    return replace(data, **{name: value.to(device) for name, value in vars(data).items() if torch.is_tensor(value)})
 
 
 def _header(config, directory, status) -> dict:
@@ -104,7 +109,9 @@ def trial(config) -> float:
     config.batch_size = min(config.batch_size, 4096)  # there are 6,000 generated images
     size = config.batch_size * max(1, min(TIMED_STEPS, 5000 // config.batch_size))
     config.epochs, config.evaluation.precise_images, config.optim.warmup_samples = 1, 0, 0
-    data = _dataset(config.device, name="patterns", root=None, train_size=min(size, 5900), val_size=50, test_size=50)
+    config.data.update(name="patterns", root=None, train_size=min(size, 5900), val_size=50, test_size=50)
+    config.augment.tta, config.evaluation.suggest_lr = "none", False
+    data = _dataset(config.device, OmegaConf.to_yaml(config.data))
     torch.set_num_threads(cpu_threads(config))
     seeds = list(range(config.stack))
     started = time.perf_counter()
@@ -189,8 +196,12 @@ class Session:
 
             self.board = Board(self.directory)
 
-    def step(self, epoch: int, state, loss) -> None:
-        """A training step is done. state: a function that gives all that a later session needs; loss: of the epoch."""
+    def step(self, epoch: int, losses, state, loss) -> None:
+        """A training step is done.
+
+        losses: R, of its batch. state: a function that gives all that a later session needs; loss: one for the mean
+        loss of the epoch so far.
+        """
         if self.display is not None:
             self.display.step(epoch, loss)
         if time.monotonic() - self.kept_at >= self.config.checkpoint_seconds and self.processes.first:

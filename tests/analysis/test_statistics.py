@@ -12,6 +12,8 @@ from normbench.analysis.statistics import (
     Interval,
     bca_interval,
     holm,
+    interaction,
+    mcnemar,
     paired,
     probability_of_improvement,
     slope_weights,
@@ -152,6 +154,87 @@ def test_holm_by_hand():
     for wrong in ([0.1, math.nan], [1.1], [-0.1]):
         with pytest.raises(ValueError, match="between 0 and 1"):
             holm(wrong)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"),
+    [
+        (0, 0, 1),
+        (1, 0, 1),
+        (5, 1, 2 * (1 + 6) / 2**6),  # P(X ≤ 1) of six coins: no head or one
+        (1, 5, 2 * (1 + 6) / 2**6),
+        (4, 4, 1),
+        (0, 10, 2 / 2**10),
+    ],
+)
+def test_mcnemar_by_hand(gained, lost, expected):
+    assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(121, 59), (13, 13), (14, 13), (300, 200), (2000, 2100)])
+def test_mcnemar_is_an_exact_binomial_test(gained, lost):
+    assert mcnemar(gained, lost) == pytest.approx(stats.binomtest(gained, gained + lost).pvalue, rel=1e-9)
+    with pytest.raises(ValueError, match="not negative"):
+        mcnemar(gained, -lost)
+
+
+def nested_models(y):
+    """F, its degrees of freedom and p: the additive model against that with a mean for each cell, by least squares."""
+    n, rows, columns = y.shape
+    block, row, column = (index.ravel() for index in np.indices(y.shape))
+    additive = np.hstack([np.eye(n)[block], np.eye(rows)[row], np.eye(columns)[column]])
+    full = np.hstack([additive, np.eye(rows * columns)[row * columns + column]])
+    left, ranks = [], []
+    for design in (additive, full):
+        solution, _, rank, _ = np.linalg.lstsq(design, y.ravel(), rcond=None)
+        left.append(((y.ravel() - design @ solution) ** 2).sum())
+        ranks.append(rank)
+    df = ranks[1] - ranks[0], y.size - ranks[1]
+    f = ((left[0] - left[1]) / df[0]) / (left[1] / df[1])
+    return f, df, stats.f.sf(f, *df)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (5, 3, 2), (4, 4, 8)])
+def test_an_interaction_is_a_comparison_of_nested_models(shape):
+    n, rows, columns = shape
+    y = rng(2).normal(60, 1, shape) + rng(3).normal(0, 5, (n, 1, 1))
+    y += rng(4).normal(0, 3, (rows, 1)) + rng(5).normal(0, 3, columns)
+    for size in (0, 0.5):
+        changed = y + size * rng(6).normal(0, 1, (rows, columns))
+        found, (f, df, p) = interaction(changed), nested_models(changed)
+        assert found.df == df == ((rows - 1) * (columns - 1), (rows * columns - 1) * (n - 1))
+        assert (found.f, found.p) == pytest.approx((f, p), rel=1e-8)
+
+
+def test_an_interaction_by_hand():
+    # Cell means 1, 2, 3, 8: effects ±1, so SS = 3 · 4 · 1 = 12. Residuals: one cell ±1, less the block's mean ±1/4, so
+    # SS = 2 · ((3/4)² + 3 · (1/4)²) = 3/2 on 6 degrees of freedom.
+    y = np.array([[[1.0, 2], [3, 7]], [[1, 2], [3, 8]], [[1, 2], [3, 9]]])
+    found = interaction(y)
+    assert (found.f, found.df) == (pytest.approx(12 / (1.5 / 6)), (1, 6))
+    blocks = np.array([10.0, -3, 40]).reshape(3, 1, 1)
+    assert interaction(y + blocks).f == pytest.approx(found.f)
+
+
+def test_interactions_by_chance_are_found_as_often_as_they_should():
+    found = [interaction(sample).p for sample in rng(7).normal(0, 1, (2000, 4, 3, 2))]
+    assert 0.035 <= np.mean(np.less_equal(found, 0.05)) <= 0.065
+
+
+def test_interactions_without_residual_variance_or_blocks():
+    levels = np.array([[1.1, 2.2], [3.3, 4.4]]) + np.array([0.1, 7.7, 20.3]).reshape(3, 1, 1)
+    found = interaction(levels)
+    assert (found.f, found.p) == (0, 1)
+    levels[:, 1, 1] += 0.5
+    found = interaction(levels)
+    assert (found.f, found.p) == (math.inf, 0)
+    assert interaction(np.zeros((4, 2, 2))).p == 1
+    one = interaction(levels[:1])
+    assert (one.p, one.df) == (1, (1, 0))
+    assert math.isnan(one.f)
+    for wrong in (np.ones((3, 2)), np.ones((3, 1, 2)), np.full((3, 2, 2), math.nan), np.ones((0, 2, 2))):
+        with pytest.raises(ValueError, match="two levels or more"):
+            interaction(wrong)
 
 
 # --- Pairs, probabilities, slopes -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from normbench.training.optimizer import (
     make_optimizer,
     scaled_lr,
 )
-from normbench.training.random import derive
+from normbench.random import derive
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
