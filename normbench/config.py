@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -66,8 +67,15 @@ def default_config(chosen: dict[str, str]) -> DictConfig:
     base = _load("config.yaml")
     config = OmegaConf.create({key: value for key, value in base.items() if key not in ("defaults", "hydra")})
     for group, choice in chosen.items():
-        config = OmegaConf.merge(config, {group: _load(f"{group}/{choice}.yaml")})
+        config = OmegaConf.merge(config, {group: _choice(group, choice)})
     return config
+
+
+def _choice(group: str, choice: str) -> DictConfig:
+    """The file of a choice, after the one that it builds on, if it does (`defaults`, as Hydra has it)."""
+    own = _load(f"{group}/{choice}.yaml")
+    bases = [_choice(group, base) for base in own.get("defaults", []) if base != "_self_"]
+    return OmegaConf.merge(*bases, {key: value for key, value in own.items() if key != "defaults"})
 
 
 def default_choices() -> dict[str, str]:
@@ -155,15 +163,10 @@ def size_schedule(v) -> str | None:
         and all(isinstance(pair, list) and len(pair) == 2 for pair in v)
         and all(is_number(share) and 0 <= share < 1 and is_integer(size) and 4 <= size <= 128 for share, size in v)
         and v[0][0] == 0
-        and all(before[0] < after[0] for before, after in zip(v, v[1:], strict=False))
+        and all(earlier[0] < later[0] for earlier, later in pairwise(v))
     )
-    return (
-        None
-        if good
-        else (
-            "must be pairs of a share of training, from 0 and rising, and an image size from 4 to 128, like [[0,16],[0.5,32]]"
-        )
-    )
+    words = "must be pairs of a share of training (from 0, rising) and a size (4 to 128), like [[0,16],[0.5,32]]"
+    return None if good else words
 
 
 def two_betas(v) -> str | None:

@@ -10,6 +10,15 @@ from normbench.records.directory import OVER
 from normbench.sweep import Run, estimates
 from normbench.training.progress import duration
 
+# What print_run shows of a replicate, where it has it.
+ACCURACIES = {
+    "val_acc": "val acc %",
+    "test_acc": "test acc %",
+    "test_acc_precise": "test acc %, precise stat.",
+    "test_acc_tta": "test acc %, TTA",
+    "test_ece": "test ECE %",
+}
+
 
 def _console() -> Console:
     """As wide as the terminal; wide enough for any table in a log."""
@@ -61,26 +70,51 @@ def print_run(result: dict, config) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     console = _console()
-    precise = any("test_acc_precise" in entry for entry in result["replicates"])
+    columns = {key: words for key, words in ACCURACIES.items() if key in result["replicates"][0]}
     table = Table(title=result["run_id"], title_justify="left")
-    for name in ("seed", "status", "val acc %", "test acc %", *(["test acc %, precise stat."] if precise else [])):
+    for name in ("seed", "status", *columns.values(), "time"):
         table.add_column(name, justify="left" if name == "status" else "right")
-    table.add_column("train time", justify="right")
-    keys = ["val_acc", "test_acc", *(["test_acc_precise"] if precise else [])]
     for entry in result["replicates"]:
         status = entry["status"]
         if status == "diverged":
             status += f" in epoch {entry['diverged_epoch']}"
-        table.add_row(str(entry["seed"]), status, *(f"{entry[key]:.2f}" for key in keys), duration(entry["seconds"]))
+        table.add_row(str(entry["seed"]), status, *(_text(entry[key]) for key in columns), duration(entry["seconds"]))
     if len(result["replicates"]) > 1:
         table.add_section()
         table.add_row(
-            "mean", "± 95 % t interval", *(accuracy(result, key) for key in keys), duration(result["seconds"])
+            "mean", "± 95 % t interval", *(accuracy(result, key) for key in columns), duration(result["seconds"])
         )
     console.print(table)
+    for entry in result["replicates"]:
+        if line := _further(entry):
+            console.print(f"seed {entry['seed']}: {line}", highlight=False)
     if result.get("repeated"):
         console.print("This run was finished already; force=true runs it again.")
     console.print(str(Path(config.output) / result["run_id"]), soft_wrap=True, highlight=False)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _further(entry: dict) -> str:
+    """What a replicate was asked for beyond its accuracies, in a line."""
+    told = []
+    if entry.get("tta_gained") is not None:
+        from normbench.analysis.statistics import mcnemar
+
+        gained, lost = entry["tta_gained"], entry["tta_lost"]
+        told.append(
+            f"TTA turns {gained} test images right and {lost} wrong, McNemar p = {mcnemar(gained, lost):.2g}, "
+            f"{entry['tta_cost']:.1f} times the time"
+        )
+    if "steps_to_target" in entry:
+        steps = entry["steps_to_target"]
+        told.append(f"target {'' if entry['target_reached'] else 'not '}reached in {steps} steps")
+    if "suggested_lr" in entry:
+        rate = entry["suggested_lr"]
+        told.append("the range test suggests " + ("no rate" if rate is None else f"optim.lr={rate:.3g}"))
+    return "; ".join(told)
 
 
 def _typed(run: Run) -> dict[str, str]:

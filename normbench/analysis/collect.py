@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME
+from normbench.analysis.statistics import mcnemar
 from normbench.cli import normalize, plan
-from normbench.config import choices, conf_dir, samples_per_epoch
+from normbench.config import CORRUPTIONS, choices, conf_dir, samples_per_epoch
 from normbench.errors import InputError, UserError, choices_text
 from normbench.records.directory import OVER, RunDirectory, plainly
 from normbench.records.identity import identity
@@ -20,7 +21,18 @@ from normbench.sweep import runs_of
 # Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
 MACHINE = ("stack", "precision")
 BATCH_STATISTICS = ("batch", "sync_batch", "ghost_batch")
-WHOLE = ("seed", "batch_size", "train_size", "epochs", "diverged_epoch", "stack", "threads")
+WHOLE = (
+    "seed",
+    "batch_size",
+    "train_size",
+    "epochs",
+    "diverged_epoch",
+    "tta_gained",
+    "tta_lost",
+    "steps_to_target",
+    "stack",
+    "threads",
+)
 
 
 def study_names() -> list[str]:
@@ -51,12 +63,14 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study)]
     if all(row["status"] == "missing" for row in rows):
         raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
-    own = (*CONFIGURATION.values(), "stack", "seed", "replicates")
+    own = (*CONFIGURATION.values(), "stack", "seed", "replicates", "evaluation.suggest_lr")
     values: dict[str, set] = {}
     for leaves, _, _ in found:
         for key, value in leaves.items():
             values.setdefault(key, set()).add(str(value))
     differing = sorted(key for key, different in values.items() if len(different) > 1 and key not in own)
+    every = [leaves for leaves, _, _ in found]
+    differing = [key for key in differing if not _named(key, every)]
     columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *OUTCOME, "peak_memory_mb"]
     table = pd.DataFrame(
         [{**row, **{key: _scalar(row["leaves"].get(key)) for key in differing}} for row in rows],
@@ -73,6 +87,9 @@ def _leaves(config, directory: RunDirectory | None = None) -> dict[str, object]:
     leaves = identity(config, _environment(directory).get("processes", 1) if directory else 1)
     if leaves["optim.warmup_samples"] == config.epochs * samples_per_epoch(config) // 20:
         leaves["optim.warmup_samples"] = "5 %"
+    for key in CORRUPTIONS:
+        if leaves.get(f"data.test_{key}") == leaves.get(f"data.{key}"):  # as the user left it
+            leaves[f"data.test_{key}"] = None
     return leaves
 
 
@@ -132,7 +149,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
         **{column: leaves.get(key) for column, key in CONFIGURATION.items() if key},
         **{key: environment.get(key) for key in ENVIRONMENT},
     }
-    entries = result["replicates"] if status in OVER else []
+    entries = [_tested(entry) for entry in result["replicates"]] if status in OVER else []
     by_seed = {entry["seed"]: entry for entry in entries}
     seeds = range(leaves["seed"], leaves["seed"] + leaves["replicates"])
     return [
@@ -140,6 +157,12 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
         | ({"status": by_seed[seed]["status"]} if seed in by_seed else {})
         for seed in seeds
     ]
+
+
+def _tested(entry: dict) -> dict:
+    """The entry of a replicate with McNemar's p value of its test-time augmentation, if it had one."""
+    counts = entry.get("tta_gained"), entry.get("tta_lost")
+    return entry if None in counts else entry | {"tta_p": mcnemar(*counts)}
 
 
 def _study(directory) -> str | None:
@@ -183,8 +206,19 @@ def _curves(directory) -> list[dict]:
 
 
 def _scalar(value):
-    """A list of a configuration as one word of a table."""
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+    """A list of a configuration as one word of a table: `0.5 0.75`, `0:16 0.5:32`."""
+    if not isinstance(value, list):
+        return value
+    return " ".join(":".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
+
+
+def _named(key: str, runs: list[dict]) -> bool:
+    """Whether the choice of its group, such as augment=mixup, says all that a key says; `options` has those of norm."""
+    group, _, option = key.partition(".")
+    if group == "norm" or option == "name":
+        return False
+    pairs = {(leaves.get(f"{group}.name"), str(leaves.get(key))) for leaves in runs}
+    return len(pairs) == len({name for name, _ in pairs})
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
