@@ -306,6 +306,8 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     _check_data(config)
     if config.batch_size % processes:
         raise InputError("batch_size", config.batch_size, f"must be divided by the {processes} processes that share it")
+    if processes > 1 and config.evaluation.suggest_lr:
+        raise InputError("evaluation.suggest_lr", True, "is for a single process")
     if config.optim.get("nesterov") and config.optim.momentum == 0:
         raise InputError("optim.nesterov", True, "needs optim.momentum > 0")
     ghost = config.norm.get("ghost_size")

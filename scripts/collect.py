@@ -4,21 +4,17 @@ python scripts/collect.py batch_size                    → results/batch_size/r
 python scripts/collect.py outputs --to somewhere        → the same of every run in a folder
 """
 
-import argparse
-from pathlib import Path
-
 from normbench.analysis.collect import collect, study_names, write
-from normbench.analysis.study import study_of
+from normbench.analysis.study import command_line, study_of
 from normbench.errors import one_line
 
 
 @one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", help=f"a study ({', '.join(study_names())}) or a folder of runs")
+    target = f"a study ({', '.join(study_names())}) or a folder of runs"
+    parser = command_line(__doc__, "folder for the tables (results/STUDY; for a folder, itself)", target)
     parser.add_argument("overrides", nargs="*", help="key=value, as the study was swept with")
     parser.add_argument("--output", default="outputs", help="where a study's runs lie (outputs)")
-    parser.add_argument("--to", type=Path, help="folder for the tables (results/STUDY; for a folder, itself)")
     arguments = parser.parse_intermixed_args()
     runs, curves = collect(arguments.target, arguments.output, arguments.overrides)
     folder = study_of(arguments.target, arguments.to).folder

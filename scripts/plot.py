@@ -4,26 +4,21 @@ python scripts/plot.py batch_size                       → results/batch_size/f
 python scripts/plot.py somewhere                        → the same in somewhere/, from its runs.csv
 """
 
-import argparse
-from pathlib import Path
-
 from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
-from normbench.analysis.study import study_of
+from normbench.analysis.study import command_line, study_of
 from normbench.analysis.tables import commits, scale
 from normbench.errors import one_line
 
 
 @one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", help="a study, or a folder with runs.csv")
-    parser.add_argument("--to", type=Path, help="folder that holds runs.csv and takes the figures (results/STUDY)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "folder that holds runs.csv and takes the figures (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to)
     runs, footer = study.runs, f"{scale(study.runs)}; commit {commits(study.runs)}"
     wanted = study.says("figure") or {}
     panels = wanted.get("panels") or default_panels(runs)
-    first = {"where": panels[0].get("where")}  # what the other figures show where the study does not say
+    # What the other figures show where the study does not say.
+    first = {"where": panels[0].get("where"), "lines": panels[0].get("lines", "method")}
     curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
     cost = wanted.get("cost", {"x": panels[0].get("x"), "y": panels[0].get("y", "test_acc"), **first})
     figures = {

@@ -4,12 +4,9 @@ python scripts/table.py batch_size                      → results/batch_size/s
 python scripts/table.py somewhere                       → somewhere/summary.md, from somewhere/runs.csv
 """
 
-import argparse
-from pathlib import Path
-
 from normbench.analysis.claims import decide
 from normbench.analysis.collect import write
-from normbench.analysis.study import study_of
+from normbench.analysis.study import command_line, study_of
 from normbench.analysis.tables import rates, rates_summary, summary
 from normbench.errors import one_line
 from normbench.records.directory import OVER, plainly
@@ -17,10 +14,7 @@ from normbench.records.directory import OVER, plainly
 
 @one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", help="a study, or a folder with runs.csv")
-    parser.add_argument("--to", type=Path, help="folder that holds runs.csv and takes the summary (results/STUDY)")
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to)
     verdicts = decide(study.claims, study.runs)
     text = summary(study.name, study.title, study.runs, verdicts)

@@ -1,32 +1,22 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from small_runs import TINY
 
+from normbench import data
 from normbench.cli import normalize, plan
 
 ROOT = Path(__file__).parents[1]
 
-# A run of a second.
-TINY = (
-    "data=patterns",
-    "data.val_size=20",
-    "data.train_size=32",
-    "data.test_size=20",
-    "evaluation.precise_images=20",
-    "model.width=8",
-    "batch_size=16",
-    "epochs=2",
-    "threads=1",
-    "device=cpu",
-)
-
 
 @pytest.fixture(scope="session")
 def tiny():
+    """Overrides of a run of a second."""
     return TINY
 
 
@@ -54,6 +44,14 @@ def popen():
         )
 
     return start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patterns_drawn_once():
+    """For the runs within this process: they take longer to draw than to train on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(data.LOADERS, "patterns", cache(data.LOADERS["patterns"]))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

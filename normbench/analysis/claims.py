@@ -13,11 +13,18 @@
 
 Each kind takes, beside name, statement, source and metric:
 
+    level        a, direction, level               a > level (greater) or a < level (less)
     difference   a, b, direction, margin           a − b > margin (greater) or a − b < −margin (less)
     equivalence  a, b, margin                      |a − b| < margin
     spread       where, over, margin               any two values of the column `over` differ by less than margin
     trend        where, over, direction, margin    the slope per doubling of `over` is > margin or < −margin
     recovery     a, b, reference, share            a − b > share · (reference − b), where b falls short of reference
+    interaction  where, over                       the effect of one column depends on the other; `over` lists the two
+    difference_of_differences
+                 a, b, c, d, direction, margin     (a − b) − (c − d) > margin or < −margin
+
+A cell with `best: lr` is of the value of that column, among those the rest of the cell leaves, with the highest mean
+validation accuracy: what is tuned is compared at its best, chosen without the test set.
 
 `where` is a cell as well, cut up by the values of `over`: those it lists for that column, else those in the table.
 
@@ -25,35 +32,51 @@ Replicates are paired by seed: a claim is one number a seed, for the seeds that 
 mean. A diverged replicate counts at the chance accuracy that the table has for it; what failed or is not over does not
 count. `p` is twice the smaller of two one-sided p values, for the claim and against it: at most 0.05 where the 95 % t
 interval lies wholly on one side. The verdict follows p_holm: p, corrected over all claims of the study that it tests.
+
+An interaction is tested by an F test with the seeds as blocks (`statistics.interaction`). It can find that an effect
+depends on something, not that it does not: such a claim holds or is inconclusive. Its estimate is the largest
+difference of differences that two levels of each column give, with the plain t interval of that one, uncorrected for
+the choice. Censored replicates of the metric steps_to_target count with all the steps of their training.
 """
 
 import math
 from dataclasses import dataclass, replace
-from itertools import combinations
-from pathlib import Path
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 from pandas.api.types import is_numeric_dtype
-from yaml import YAMLError
 
-from normbench.analysis.statistics import Interval, bca_interval, holm, slope_weights, t_interval, t_test, tost
+from normbench.analysis.statistics import (
+    Interval,
+    bca_interval,
+    holm,
+    interaction,
+    slope_weights,
+    t_interval,
+    t_test,
+    tost,
+)
 from normbench.config import NOT_NEGATIVE, POSITIVE, Check, number, one_of, text
-from normbench.errors import InputError, UserError, choices_text
+from normbench.errors import InputError, choices_text
 from normbench.records.directory import OVER
 
 ALPHA = 0.05
 FEWEST_SEEDS = 3
 
 KINDS = {
+    "level": ("a", "direction", "level"),
     "difference": ("a", "b", "direction", "margin"),
     "equivalence": ("a", "b", "margin"),
     "spread": ("where", "over", "margin"),
     "trend": ("where", "over", "direction", "margin"),
     "recovery": ("a", "b", "reference", "share"),
+    "interaction": ("where", "over"),
+    "difference_of_differences": ("a", "b", "c", "d", "direction", "margin"),
 }
-SELECTORS = ("a", "b", "reference", "where")
+# What a cell may say beside columns and their values.
+BESIDE = ("metric", "best")
+SELECTORS = ("a", "b", "c", "d", "reference", "where")
 
 
 @dataclass(frozen=True)
@@ -67,21 +90,26 @@ class Claim:
     metric: str = "test_acc"
     a: dict | None = None
     b: dict | None = None
+    c: dict | None = None
+    d: dict | None = None
     reference: dict | None = None
     where: dict | None = None
-    over: str | None = None
+    over: str | list[str] | None = None
     direction: str | None = None
     margin: float = 0.0
     share: float | None = None
+    level: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the table says of a claim.
 
-    estimate, low, high: mean over the n paired seeds and 95 % t interval of a − b (difference, equivalence), of the two
-    cells furthest apart (spread), of the slope per doubling (trend), of what a − b exceeds the share by (recovery), in
-    the metric's unit. bca_low, bca_high: its bootstrap interval. p, p_holm: NaN where nothing was tested.
+    estimate, low, high: mean over the n paired seeds and 95 % t interval of a (level), of a − b (difference,
+    equivalence), of the two cells furthest apart (spread), of the slope per doubling (trend), of what a − b exceeds the
+    share by (recovery), of the largest difference of differences (interaction), of (a − b) − (c − d)
+    (difference_of_differences), in the metric's unit. bca_low, bca_high: its bootstrap interval. margin: of a level,
+    that level. p, p_holm: NaN where nothing was tested.
     verdict: holds, does not hold, inconclusive, not enough runs, or premise not met (recovery without a deficit).
     """
 
@@ -116,13 +144,18 @@ def _selector(value) -> str | None:
 
     if (
         isinstance(value, dict)
-        and set(value) - {"metric"}
+        and set(value) - {*BESIDE}
         and all(isinstance(column, str) for column in value)
         and all(scalar(v) or (isinstance(v, list) and v and all(map(scalar, v))) for v in value.values())
-        and isinstance(value.get("metric", ""), str)
+        and all(isinstance(value.get(key, ""), str) for key in BESIDE)
     ):
         return None
     return "must be a cell like {method: group, batch_size: [2, 4]}: columns of the table, each with a value or a list"
+
+
+def _two_columns(value) -> str | None:
+    good = isinstance(value, list) and len(value) == 2 and not any(map(text, value)) and value[0] != value[1]
+    return None if good else "must be a list of two different columns, like [data.noise, data.input]"
 
 
 CHECKS: dict[str, Check] = {
@@ -135,21 +168,21 @@ CHECKS: dict[str, Check] = {
     "over": text,
     "direction": one_of(("greater", "less")),
     "margin": NOT_NEGATIVE,
+    "level": number(lambda v: True, "in the metric's unit"),
     "share": number(lambda v: 0 < v <= 1, "above 0, at most 1"),
+}
+CHECKS_OF_KIND: dict[tuple[str, str], Check] = {
+    ("equivalence", "margin"): POSITIVE,
+    ("spread", "margin"): POSITIVE,
+    ("interaction", "over"): _two_columns,
 }
 
 
-def load_claims(path: str | Path) -> list[Claim]:
-    """The claims of an experiment file, under its key `claims`; none without it. Raises UserError."""
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    return parse_claims(content.get("claims"))
-
-
 def parse_claims(entries: list[dict] | None) -> list[Claim]:
-    """Claims from the list in the file. Raises an InputError that names the claim, key, value and choices."""
+    """Claims from the list that the file has under `claims`, None where it has none.
+
+    Raises an InputError that names the claim, key, value and choices.
+    """
     entries = [] if entries is None else entries
     if not isinstance(entries, list):
         raise InputError("claims", _line(entries), "must be a list of claims")
@@ -178,15 +211,14 @@ def _parse(entry, index: int) -> Claim:
         if key not in (*needed, "metric"):
             raise mistake(key, f"no key of kind {kind}; {choices_text(key, (*needed, 'metric'))}")
     for key in (*needed, *(["metric"] if "metric" in entry else [])):
-        check = POSITIVE if key == "margin" and kind in ("equivalence", "spread") else CHECKS[key]
+        check = CHECKS_OF_KIND.get((kind, key), CHECKS[key])
         if wrong := check(entry.get(key)):
             raise mistake(key, wrong)
-    if "over" in entry and entry["over"] in entry["where"]:
-        listed = entry["where"][entry["over"]]
-        if not isinstance(listed, list) or len(set(listed)) < 2 or None in listed:
-            raise mistake(
-                "where", f"must list two values of {entry['over']} or more, none of them null, or not name it"
-            )
+    for column in _listed(entry.get("over", [])):
+        if column in entry["where"]:
+            listed = entry["where"][column]
+            if not isinstance(listed, list) or len(set(listed)) < 2 or None in listed:
+                raise mistake("where", f"must list two values of {column} or more, none of them null, or not name it")
     return Claim(**entry | {key: " ".join(entry[key].split()) for key in ("statement", "source")})
 
 
@@ -206,12 +238,17 @@ def _line(value) -> str:
 
 @dataclass(frozen=True)
 class _Cell:
-    """The replicates of one cell by seed: their value (NaN where there is none) and whether they diverged."""
+    """The replicates of one cell by seed: their value (NaN where there is none), and what became of them.
+
+    remark: which value `best` chose.
+    """
 
     label: str
     metric: str
     values: pd.Series
     diverged: pd.Series
+    censored: pd.Series
+    remark: str = ""
 
 
 def _matches(column: pd.Series, value) -> pd.Series:
@@ -239,16 +276,28 @@ def _select(claim: Claim, key: str, selector: dict, runs: pd.DataFrame) -> pd.Da
     """The rows of a cell. Raises InputError for a column that the table lacks."""
     chosen = pd.Series(True, runs.index)
     for column, value in selector.items():
-        if column == "metric":
+        if column in BESIDE:
             continue
         _require(claim, f"{key}.{column}", value, column, runs.columns)
         chosen &= np.any([_matches(runs[column], item) for item in _listed(value)], axis=0)
     return runs[chosen]
 
 
+def _best(claim: Claim, key: str, column: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows at the value of `column` with the highest mean validation accuracy, and a remark on which that is."""
+    _require(claim, f"{key}.best", column, column, rows.columns)
+    means = rows[rows.status.isin(OVER)].groupby(column).val_acc.mean().dropna()
+    if means.empty:
+        return rows[:0], ""
+    tried = "value" if len(means) == 1 else f"of {len(means)} values"
+    return rows[rows[column] == means.idxmax()], f"{key}: {column}={_line(means.idxmax())} is the best {tried}"
+
+
 def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame) -> _Cell:
     """Raises InputError where a seed has more than one row, or the metric is no column of numbers."""
-    rows = _select(claim, key, selector, runs)
+    rows, remark = _select(claim, key, selector, runs), ""
+    if "best" in selector:
+        rows, remark = _best(claim, key, selector["best"], rows)
     metric = selector.get("metric", claim.metric)
     numbers = [column for column in runs if is_numeric_dtype(runs[column]) or runs[column].isna().all()]
     _require(claim, f"{key}.metric" if "metric" in selector else "metric", metric, metric, numbers, "column of numbers")
@@ -259,24 +308,42 @@ def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame
         raise InputError(f"claims.{claim.name}.{key}", _line(selector), wrong)
     rows = rows.set_index("seed")
     values = rows[metric].astype(float)
-    return _Cell(label, metric, values.where(rows.status.isin(OVER) & np.isfinite(values)), rows.status.eq("diverged"))
+    values = values.where(rows.status.isin(OVER) & np.isfinite(values))
+    return _Cell(label, metric, values, rows.status.eq("diverged"), _censored(rows, metric), remark)
 
 
-def _cells(claim: Claim, runs: pd.DataFrame) -> dict[object, _Cell]:
-    """By key, or by the values of `over`."""
-    if claim.over is None:
+def _censored(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """Where the value is the least that it may be: the target was not reached in all the steps of a training."""
+    if metric != "steps_to_target" or "target_reached" not in rows:
+        return pd.Series(False, rows.index)
+    return rows.target_reached.eq(False)
+
+
+def _levels(claim: Claim, runs: pd.DataFrame) -> dict[str, list]:
+    """The values of each column of `over`; empty for a kind without it."""
+    levels = {}
+    for column in [] if claim.over is None else _listed(claim.over):
+        _require(claim, "over", claim.over, column, runs.columns)
+        # Values that the claim lists are levels even where the table has none of their runs.
+        found = _select(claim, "where", claim.where, runs)[column].dropna().unique().tolist()
+        levels[column] = list(dict.fromkeys(claim.where.get(column, sorted(found))))
+    if claim.kind == "trend" and not all(POSITIVE(value) is None for value in levels[claim.over]):
+        wrong = f"has values that do not double: {_line(levels[claim.over])}"
+        raise InputError(f"claims.{claim.name}.over", claim.over, wrong)
+    return levels
+
+
+def _cells(claim: Claim, levels: dict[str, list], runs: pd.DataFrame) -> dict[object, _Cell]:
+    """By key, or by the value of `over`, or by the pair of values, those of the first column outermost."""
+    if not levels:
         keys = [key for key in SELECTORS if getattr(claim, key) is not None]
         return {key: _cell(claim, key, key, getattr(claim, key), runs) for key in keys}
-    _require(claim, "over", claim.over, claim.over, runs.columns)
-    # Values that the claim lists are cells even where the table has none of their runs.
-    found = _select(claim, "where", claim.where, runs)[claim.over].dropna().unique().tolist()
-    values = claim.where.get(claim.over, sorted(found))
-    if claim.kind == "trend" and not all(POSITIVE(value) is None for value in values):
-        raise InputError(f"claims.{claim.name}.over", claim.over, f"has values that do not double: {_line(values)}")
-    return {
-        value: _cell(claim, "where", f"{claim.over}={_line(value)}", claim.where | {claim.over: value}, runs)
-        for value in values
-    }
+    cells = {}
+    for values in product(*levels.values()):
+        chosen = dict(zip(levels, values, strict=True))
+        label = " ".join(f"{column}={_line(value)}" for column, value in chosen.items())
+        cells[values if len(values) > 1 else values[0]] = _cell(claim, "where", label, claim.where | chosen, runs)
+    return cells
 
 
 def _remarks(claim: Claim, runs: pd.DataFrame, cells: list[_Cell], table: pd.DataFrame) -> list[str]:
@@ -284,8 +351,9 @@ def _remarks(claim: Claim, runs: pd.DataFrame, cells: list[_Cell], table: pd.Dat
     remarks = []
     for key in SELECTORS:
         for column, value in (getattr(claim, key) or {}).items():
-            strange = [v for v in _listed(value) if column != "metric" and not _matches(runs[column], v).any()]
+            strange = [v for v in _listed(value) if column not in BESIDE and not _matches(runs[column], v).any()]
             remarks += [f"no run of the table has {column}={_line(v)}" for v in strange]
+    remarks += [cell.remark for cell in cells if cell.remark]
     for cell in cells:
         if cell.values.isna().all():
             remarks.append(f"{cell.label}: no {'values of ' + cell.metric if len(cell.values) else 'runs'}")
@@ -299,6 +367,9 @@ def _remarks(claim: Claim, runs: pd.DataFrame, cells: list[_Cell], table: pd.Dat
             remarks.append(f"{cell.label}: {count} of {len(complete)} diverged, counted{at_chance}")
         if silent.any():
             remarks.append(f"{cell.label}: {silent.sum()} diverged without {cell.metric}, not counted")
+        if count := cell.censored.reindex(complete, fill_value=False).sum():
+            never = f"{count} of {len(complete)} censored: target not reached, counted with all their steps"
+            remarks.append(f"{cell.label}: {never}")
     return list(dict.fromkeys(remarks))
 
 
@@ -358,34 +429,63 @@ def _recovery(claim: Claim, x: pd.DataFrame) -> _Evidence:
     return _beyond(gain - claim.share * deficit, claim, note=note, premise=known.low > 0)
 
 
+def _interaction(x: pd.DataFrame, levels: dict[str, list]) -> _Evidence:
+    (row, rows), (column, columns) = levels.items()
+    values = x.to_numpy().reshape(len(x), len(rows), len(columns))
+
+    def contrast(i, k, j, m):
+        return (values[:, i, j] - values[:, k, j]) - (values[:, i, m] - values[:, k, m])
+
+    squares = [(*ik, *jm) for ik in combinations(range(len(rows)), 2) for jm in combinations(range(len(columns)), 2)]
+    i, k, j, m = max(squares, key=lambda square: abs(contrast(*square).mean()))
+    if contrast(i, k, j, m).mean() < 0:
+        j, m = m, j
+    found = interaction(values)
+    one = "the difference of differences" if len(squares) == 1 else "the largest difference of differences, uncorrected"
+    effect = f"{row}={_line(rows[i])} above {_line(rows[k])}"
+    note = f"F({found.df[0]}, {found.df[1]}) = {found.f:.2f}; estimate and interval: {one}, of {effect}"
+    note += f" at {column}={_line(columns[j])} less that at {_line(columns[m])}"
+    # An F test has no two sides: half of its p stands for the claim, as a two-sided test has it, and none against it.
+    return _Evidence(contrast(i, k, j, m), found.p / 2, 1 - found.p / 2, note)
+
+
 def _interval(known: Interval) -> str:
     return f"{known.estimate:.2f} [{known.low:.2f}, {known.high:.2f}]"
 
 
-def _evidence(claim: Claim, x: pd.DataFrame, cells: dict) -> _Evidence:
-    """x: (seeds, cells), complete, with at least one seed and two cells."""
+def _evidence(claim: Claim, x: pd.DataFrame, cells: dict, levels: dict[str, list]) -> _Evidence:
+    """x: (seeds, cells), complete, with at least one seed and two levels of what it is over."""
+    if claim.kind == "level":
+        above, below = t_test(x.a, claim.level)
+        return _Evidence(x.a.to_numpy(), *((above, below) if claim.direction == "greater" else (below, above)))
     if claim.kind == "trend":
         return _trend(claim, x)
     if claim.kind == "spread":
         return _spread(claim, x, cells)
     if claim.kind == "recovery":
         return _recovery(claim, x)
+    if claim.kind == "interaction":
+        return _interaction(x, levels)
+    if claim.kind == "difference_of_differences":
+        return _beyond(((x.a - x.b) - (x.c - x.d)).to_numpy(), claim)
     contrast = (x.a - x.b).to_numpy()
     return _within(contrast, claim.margin) if claim.kind == "equivalence" else _beyond(contrast, claim)
 
 
 def _judge(claim: Claim, runs: pd.DataFrame) -> Verdict:
     """The verdict before Holm's correction: p is NaN where there is nothing to correct."""
-    cells = _cells(claim, runs)
+    levels = _levels(claim, runs)
+    cells = _cells(claim, levels, runs)
     table = pd.DataFrame({key: cell.values for key, cell in cells.items()})
     x = table.dropna()
     remarks = _remarks(claim, runs, list(cells.values()), table)
     interval = bca = Interval(math.nan, math.nan, math.nan, 0)
     p, verdict = math.nan, "not enough runs"
-    if len(cells) < 2:
-        remarks.append(f"fewer than two values of {claim.over}")
+    single = [column for column, values in levels.items() if len(values) < 2]
+    if single:
+        remarks.append(f"fewer than two values of {' and of '.join(single)}")
     elif len(x):
-        found = _evidence(claim, x, cells)
+        found = _evidence(claim, x, cells, levels)
         interval = t_interval(found.contrast)
         bca = bca_interval(found.contrast, np.random.default_rng([*claim.name.encode()]))
         if len(x) < FEWEST_SEEDS:
@@ -402,13 +502,13 @@ def _judge(claim: Claim, runs: pd.DataFrame) -> Verdict:
         source=claim.source,
         metric=claim.metric,
         kind=claim.kind,
-        n=len(x) if len(cells) > 1 else 0,
+        n=0 if single else len(x),
         estimate=interval.estimate,
         low=interval.low,
         high=interval.high,
         bca_low=bca.low,
         bca_high=bca.high,
-        margin=claim.margin,
+        margin=claim.margin if claim.level is None else claim.level,
         p=p,
         p_holm=math.nan,
         verdict=verdict,
@@ -435,5 +535,6 @@ def _corrected(verdict: Verdict, p_holm: float, tested: int) -> dict[str, str]:
         return {}
     if verdict.p > ALPHA:
         return {"verdict": "inconclusive"}
-    alone = f"{verdict.verdict} by its own 95 % interval, not after Holm's correction over {tested} claims"
+    by = "F test" if verdict.kind == "interaction" else "95 % interval"
+    alone = f"{verdict.verdict} by its own {by}, not after Holm's correction over {tested} claims"
     return {"verdict": "inconclusive", "note": "; ".join(filter(None, (verdict.note, alone)))}

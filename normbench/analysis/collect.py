@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from normbench.sweep import runs_of
 
 # Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
 MACHINE = ("stack", "precision")
+# What a command says of its machine alone.
+FOLDERS = r" (output|data\.root)=\S+"
 BATCH_STATISTICS = ("batch", "sync_batch", "ghost_batch")
 WHOLE = (
     "seed",
@@ -186,12 +189,12 @@ def _stats_batch(leaves: dict) -> float | None:
 
 
 def _environment(directory: RunDirectory) -> dict:
-    """What env.json says, and torch's version."""
+    """What env.json says, and torch's version; the command without the folders of the machine it was given on."""
     try:
         env = json.loads((directory.path / "env.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-    return {**env, "torch": env["packages"]["torch"]}
+    return {**env, "torch": env["packages"]["torch"], "command": re.sub(FOLDERS, "", env["command"])}
 
 
 def _curves(directory) -> list[dict]:

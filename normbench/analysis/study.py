@@ -1,5 +1,6 @@
 """A study as its scripts see it: the tables in its folder, and what its experiment file says."""
 
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -7,27 +8,42 @@ from pathlib import Path
 
 import pandas as pd
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
-from normbench.analysis.claims import Claim, load_claims
+from normbench.analysis.claims import Claim, parse_claims
 from normbench.analysis.collect import read, study_file, study_names
-from normbench.analysis.columns import CURVES, OUTCOME
+from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OTHER
 from normbench.config import conf_dir
+from normbench.errors import UserError
+
+# What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
+NEEDED = (
+    *OTHER,
+    *CONFIGURATION,
+    *ENVIRONMENT,
+    "diverged_epoch",
+    "val_acc",
+    "test_acc",
+    "seconds",
+    "stack",
+    "ms_per_step",
+)
 
 
 @dataclass(frozen=True)
 class Study:
     """name: of the study, or of a folder. folder: holds runs.csv and curves.csv, and takes what is made of them.
 
-    known: whether it is a study, with an experiment file, rather than any folder.
+    file: what the experiment file says; None for any folder, which has none.
     """
 
     name: str
     folder: Path
-    known: bool
+    file: dict | None
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        return read(self.folder / "runs.csv", ("run_id", "seed", "model", "method", "batch_size", "status", *OUTCOME))
+        return read(self.folder / "runs.csv", NEEDED)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -36,7 +52,7 @@ class Study:
     @property
     def title(self) -> str:
         """The sentences at the head of the experiment file, below the command and its time."""
-        if not self.known:
+        if self.file is None:
             return f"The runs in the folder {self.name}."
         lines = (conf_dir() / "experiment" / f"{self.name}.yaml").read_text().splitlines()
         head = [line[1:].removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), lines)]
@@ -44,16 +60,33 @@ class Study:
 
     @property
     def claims(self) -> list[Claim]:
-        return load_claims(conf_dir() / "experiment" / f"{self.name}.yaml") if self.known else []
+        return parse_claims(self.says("claims"))
 
     def says(self, key: str):
         """What the experiment file says under a key, or None."""
-        return OmegaConf.to_container(study_file(self.name)).get(key) if self.known else None
+        return (self.file or {}).get(key)
 
 
 def study_of(target: str, folder: Path | None) -> Study:
-    """A study by its name, else a folder. folder: where its tables lie (by default results/NAME, or the folder)."""
+    """A study by its name, else a folder. folder: where its tables lie (by default results/NAME, or the folder).
+
+    Raises UserError for what is neither, and for an experiment file that is no YAML.
+    """
     if target not in study_names() and Path(target).is_dir():
-        return Study(Path(target).resolve().name, folder or Path(target), known=False)
-    study_file(target)  # or one line on what there is
-    return Study(target, folder or Path("results", target), known=True)
+        return Study(Path(target).resolve().name, folder or Path(target), None)
+    try:
+        file = OmegaConf.to_container(study_file(target))
+    except YAMLError as error:
+        raise UserError(f"experiment {target}: {' '.join(str(error).split())}") from None
+    return Study(target, folder or Path("results", target), file)
+
+
+def command_line(doc: str, to: str, target: str = "a study, or a folder with runs.csv") -> ArgumentParser:
+    """What the scripts take: a study or folder, `target`, and its tables' folder, `to`: what `study_of` asks for.
+
+    doc: of the script. to, target: what they are to it.
+    """
+    parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("target", help=target)
+    parser.add_argument("--to", type=Path, help=to)
+    return parser

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -29,12 +30,17 @@ def settings(runs: pd.DataFrame) -> list[str]:
 def summary(name: str, title: str, runs: pd.DataFrame, verdicts: list[Verdict]) -> str:
     """summary.md of a study: its scale and where it ran, verdicts, results, paired differences, what is not counted.
 
-    title: a sentence on the study. Accuracies are means over replicates in percent with 95 % intervals.
+    title: a sentence on the study. Accuracies are means over replicates in percent with 95 % intervals. Further
+    outcomes and test-time augmentation have a section each where there are any.
     """
     parts = [f"# {name}", title, _header(runs)]
     if verdicts:
         parts += ["## Claims", _claims(verdicts)]
     parts += ["## Results", _results(runs)]
+    if further := _further(runs):
+        parts += ["## Further outcomes", further]
+    if views := _test_time_augmentation(runs):
+        parts += ["## Test-time augmentation", views]
     if differences := _differences(runs):
         parts += [f"## Paired differences from {BASELINE}", differences]
     parts += ["## Not counted", _not_counted(runs)]
@@ -173,13 +179,21 @@ def _p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _results(runs: pd.DataFrame) -> str:
+def _arms(runs: pd.DataFrame) -> list[str]:
+    """The columns by whose values the rows of a table are grouped."""
     keys = settings(runs)
-    metrics = [column for column in SHOWN if runs[column].notna().any()]
-    rows = []
     twice = runs.duplicated([*keys, "seed"], keep=False).any()
-    if twice:  # runs that differ in their seeds alone: each is a row of its own
-        keys.append("run_id")
+    return [*keys, "run_id"] if twice else keys  # runs that differ in their seeds alone: each is a row of its own
+
+
+def _measured(runs: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+    """Those of the columns that the table has, and has values in."""
+    return [column for column in columns if column in runs and runs[column].notna().any()]
+
+
+def _results(runs: pd.DataFrame) -> str:
+    keys, metrics = _arms(runs), _measured(runs, SHOWN)
+    rows = []
     for values, group in runs.groupby(keys, sort=False, dropna=False):
         over = group[group["status"].isin(OVER)]
         counts = group["status"].value_counts()
@@ -204,6 +218,74 @@ def _results(runs: pd.DataFrame) -> str:
     )
     head = [*keys, "n", "status", *(SHOWN[column] for column in metrics), "BCa, test", "ms a step", "memory, MB"]
     return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'rl' + 'r' * (len(metrics) + 3), rows)}"
+
+
+def _further(runs: pd.DataFrame) -> str:
+    """Calibration, time and what a study asked for besides; empty where there is none of it."""
+    ece = "ECE: expected calibration error over 15 bins, in percent, mean ± half-width of the 95 % t interval."
+    outcomes = {
+        "val_ece": ("ECE, validation", ece, lambda group: _mean_of(group, "val_ece")),
+        "test_ece": ("ECE, test", ece, lambda group: _mean_of(group, "test_ece")),
+        "train_seconds": (
+            "training, s",
+            "Training: seconds per replicate, evaluation left out, median.",
+            lambda group: _median(group["train_seconds"] / group["stack"], "{:.1f}"),
+        ),
+        "steps_to_target": (
+            "steps to target",
+            "Steps to target: SGD steps until the validation accuracy reached it, median, and how many replicates did "
+            "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
+            _steps,
+        ),
+        "suggested_lr": (
+            "suggested rate",
+            "Suggested rate: of a learning rate range test, median.",
+            lambda group: _median(group["suggested_lr"], "{:.3g}"),
+        ),
+    }
+    over, keys = runs[runs["status"].isin(OVER)], _arms(runs)
+    shown = [outcomes[column] for column in _measured(over, outcomes)]
+    if not shown:
+        return ""
+    heads, texts, cells = zip(*shown, strict=True)
+    rows = [
+        [*(_value(value) for value in values), str(len(group)), *(cell(group) for cell in cells)]
+        for values, group in over.groupby(keys, sort=False, dropna=False)
+    ]
+    table = _markdown([*keys, "n", *heads], "l" * len(keys) + "r" * (len(heads) + 1), rows)
+    return f"{' '.join(dict.fromkeys(texts))}\n\n{table}"
+
+
+def _test_time_augmentation(runs: pd.DataFrame) -> str:
+    """What averaging over views did to the test accuracy; empty where no run did."""
+    over, keys, rows = runs[runs["status"].isin(OVER)], _arms(runs), []
+    if not _measured(over, ["test_acc_tta"]):
+        return ""
+    for values, group in over[over["test_acc_tta"].notna()].groupby(keys, sort=False, dropna=False):
+        rows.append(
+            [
+                *(_value(value) for value in values),
+                str(len(group)),
+                _mean(group["test_acc"]),
+                _mean(group["test_acc_tta"]),
+                _mean(group["test_acc_tta"] - group["test_acc"], "+"),
+                _mean_of(group, "test_ece"),
+                _mean_of(group, "test_ece_tta"),
+                f"{group['tta_gained'].sum():.0f}",
+                f"{group['tta_lost'].sum():.0f}",
+                _p_range(group["tta_p"].dropna()),
+                _median(group["tta_cost"], "× {:.1f}"),
+            ]
+        )
+    text = (
+        "TTA: outputs averaged over several views of each test image, beside the plain evaluation. Means ± half-width "
+        "of the 95 % t interval. Turned right, turned wrong: test images, summed over the replicates. McNemar: exact p "
+        "of each replicate, the least and the greatest, not corrected; they share their images and are not pooled. "
+        "Time: of the evaluation, as a multiple of the plain one's, median."
+    )
+    outcomes = ["test", "test, TTA", "difference", "ECE", "ECE, TTA", "turned right", "turned wrong", "McNemar", "time"]
+    head = [*keys, "n", *outcomes]
+    return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'r' * (len(outcomes) + 1), rows)}"
 
 
 def _differences(runs: pd.DataFrame) -> str:
@@ -267,11 +349,32 @@ def _value(value) -> str:
     return "–" if value is pd.NA or value is None else str(value)
 
 
-def _mean(values: pd.Series) -> str:
+def _mean(values: pd.Series, sign: str = "") -> str:
     if values.empty:
         return "–"
     interval = t_interval(values)
-    return f"{interval.estimate:.2f}" + ("" if interval.n == 1 else f" ± {interval.high - interval.estimate:.2f}")
+    half = "" if interval.n == 1 else f" ± {interval.high - interval.estimate:.2f}"
+    return f"{interval.estimate:{sign}.2f}{half}"
+
+
+def _mean_of(group: pd.DataFrame, column: str) -> str:
+    """The mean of those that have a value, with their number where that is not the whole group."""
+    values = group[column].dropna()
+    return _mean(values) + (f" (n = {len(values)})" if 0 < len(values) < len(group) else "")
+
+
+def _steps(group: pd.DataFrame) -> str:
+    """The median of `steps_to_target`, of which those not reached are bounds, and how many were."""
+    steps = group["steps_to_target"].dropna()
+    if steps.empty:
+        return "–"
+    reached = group["target_reached"].eq(True).sum()
+    bound = "≥ " if 2 * reached <= len(steps) else ""  # the replicates in the middle are among those not reached
+    return f"{bound}{steps.median():.0f} ({reached} of {len(steps)})"
+
+
+def _p_range(values: pd.Series) -> str:
+    return " to ".join(dict.fromkeys(map(_p, (values.min(), values.max())))) if len(values) else "–"
 
 
 def _bca(values: pd.Series, seed_words) -> str:

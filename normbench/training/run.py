@@ -18,6 +18,7 @@ from normbench.errors import InputError, UserError
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
 from normbench.records.identity import run_id
+from normbench.training.find_lr import LrTest, find_lr
 from normbench.training.loop import TIMED_STEPS, train
 from normbench.training.processes import Processes, join, launched, leave
 from normbench.training.progress import Display
@@ -78,7 +79,7 @@ LOADING = ("name", "root", "train_size", "val_size", "test_size", "split_seed")
 
 @lru_cache(maxsize=1)
 def _dataset(device: str, options: str):
-    """The data on the training device; kept for the next run of a sweep. options: `data` of a configuration, as YAML."""
+    """The data on the training device, kept for the next run of a sweep. options: a configuration's `data`, as YAML."""
     options = OmegaConf.create(options)
     try:
         data = load_dataset(**{key: options[key] for key in LOADING})
@@ -121,6 +122,14 @@ def trial(config) -> float:
     return seconds / config.batch_size / config.stack
 
 
+def range_test(config, **how) -> LrTest:
+    """The learning-rate range test of all replicates of a resolved configuration. how: low, high, steps of find_lr."""
+    torch.set_num_threads(cpu_threads(config))
+    data = _dataset(config.device, OmegaConf.to_yaml(config.data))
+    seeds = list(range(config.seed, config.seed + config.replicates))
+    return find_lr(config, data, seeds, config.device, **how)
+
+
 class Unwatched:
     """A session that keeps and shows nothing."""
 
@@ -155,6 +164,8 @@ class Session:
         for start in range(len(self.finished) * config.stack, config.replicates, config.stack):
             stack = list(seeds[start : start + config.stack])
             entries, state = train(config, data, stack, device, self.processes, self.current, self)
+            if config.evaluation.suggest_lr:
+                entries = self.with_suggested_lr(entries, data, stack, device, state)
             kept = {"seeds": stack, "entries": entries, "rows": state["rows"], "model": state["model"]}
             self.finished, self.current = [*self.finished, kept], None
             self.keep()
@@ -171,6 +182,12 @@ class Session:
                 self.board.hparams(config, result)
             self.directory.write_result(result)
         return result
+
+    def with_suggested_lr(self, entries, data, seeds, device, state) -> list[dict]:
+        """The entries, each with the rate that a range test suggests for its seed. state: to go on from if stopped."""
+        test = find_lr(self.config, data, seeds, device, watch=lambda: self.watch(lambda: state))
+        suggested = test.suggestions("steepest")
+        return [entry | {"suggested_lr": suggested[entry["seed"]].lr} for entry in entries]
 
     # --- What the loop calls. ---
 

@@ -1,14 +1,13 @@
 """Claims: what a file may say, and the verdict that a table gives, against scipy and hand calculation."""
 
 import math
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from normbench.analysis.claims import decide, load_claims, parse_claims
+from normbench.analysis.claims import decide, parse_claims
 from normbench.errors import InputError, UserError
 
 CHANCE = 10.0
@@ -35,6 +34,7 @@ def against(contrast, base=50.0, **settings) -> pd.DataFrame:
 
 
 GIVEN = {
+    "level": {"a": {"method": "group"}, "direction": "greater", "level": 52},
     "difference": {"a": {"method": "group"}, "b": {"method": "batch"}, "direction": "greater", "margin": 0},
     "equivalence": {"a": {"method": "group"}, "b": {"method": "batch"}, "margin": 0.5},
     "spread": {"where": {"method": "group"}, "over": "batch_size", "margin": 1.5},
@@ -44,6 +44,15 @@ GIVEN = {
         "b": {"batch_size": 2},
         "reference": {"batch_size": 128},
         "share": 0.5,
+    },
+    "interaction": {"where": {"method": "batch"}, "over": ["data.noise", "data.input"]},
+    "difference_of_differences": {
+        "a": {"data.noise": "none", "data.input": "raw"},
+        "b": {"data.noise": "rician", "data.input": "raw"},
+        "c": {"data.noise": "none", "data.input": "unit"},
+        "d": {"data.noise": "rician", "data.input": "unit"},
+        "direction": "greater",
+        "margin": 0,
     },
 }
 
@@ -75,32 +84,49 @@ def test_a_difference_is_a_paired_t_test():
     assert ends.low < found.bca_low < 2.6 < found.bca_high < ends.high
 
 
-@pytest.mark.parametrize(
-    ("contrast", "direction", "margin", "expected"),
-    [
-        ([2, 2.1, 1.9], "greater", 1, "holds"),
-        ([2, 2.1, 1.9], "greater", 3, "does not hold"),
-        ([2, 2.1, 1.9], "greater", 2.05, "inconclusive"),
-        ([2, 2.1, 1.9], "less", 0, "does not hold"),
-        ([-2, -2.1, -1.9], "less", 1, "holds"),
-        ([-2, -2.1, -1.9], "less", 3, "does not hold"),
-        ([-2, -2.1, -1.9], "less", 1.95, "inconclusive"),
-        ([0, 0, 0], "greater", 0, "inconclusive"),
-        ([0.5, 0.5, 0.5], "greater", 0, "holds"),
-    ],
-)
-def test_verdicts_of_a_difference(contrast, direction, margin, expected):
-    found = verdict_of(entry(direction=direction, margin=margin), against(contrast))
-    assert found.verdict == expected
-    assert (found.p_holm <= 0.05) == (expected != "inconclusive")
-
-
 def test_a_metric_of_its_own():
     table = against(CLEAR)
     table["test_acc_precise"] = table.test_acc - 20
     assert verdict_of(entry(metric="test_acc_precise"), table).estimate == pytest.approx(10)
     mixed = entry(b={"method": "batch", "metric": "test_acc_precise"})
     assert verdict_of(mixed, table).estimate == pytest.approx(30)
+
+
+# --- Level ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("direction", "verdict"), [("greater", "holds"), ("less", "does not hold")])
+def test_a_level_is_a_t_test_of_one_cell(direction, verdict):
+    values = np.array([54.0, 54.5, 55.0])
+    found = verdict_of(entry("level", direction=direction), runs(({"method": "group"}, values)))
+    ends = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert [found.estimate, found.low, found.high] == pytest.approx([values.mean(), ends.low, ends.high])
+    assert found.p == pytest.approx(stats.ttest_1samp(values, 52).pvalue)
+    assert (found.margin, found.n, found.verdict) == (52, 3, verdict)
+
+
+def test_a_level_below_which_nothing_is_sure():
+    assert verdict_of(entry("level"), runs(({"method": "group"}, [50.0, 53.0, 55.0]))).verdict == "inconclusive"
+
+
+# --- The best of several ----------------------------------------------------------------------------------------------
+
+
+def test_the_best_rate_is_chosen_by_validation():
+    table = runs(
+        ({"method": "group", "lr": 0.1, "val_acc": 60.0}, [50.0, 51.0, 52.0]),
+        ({"method": "group", "lr": 0.4, "val_acc": 61.0}, [40.0, 42.0, 41.0]),
+        ({"method": "group", "lr": 1.6, "val_acc": 99.0}, [None, None, None]),  # failed
+        ({"method": "batch", "lr": 0.1, "val_acc": 1.0}, [30.0, 31.0, 32.0]),
+    )
+    found = verdict_of(entry(a={"method": "group", "best": "lr"}, b={"method": "batch", "best": "lr"}), table)
+    assert found.estimate == pytest.approx(10)
+    assert found.note == "a: lr=0.4 is the best of 2 values; b: lr=0.1 is the best value"
+
+
+def test_a_best_column_that_is_not_there():
+    with pytest.raises(InputError, match=r"claims\.it\.a\.best=rate: the table has no such column"):
+        verdict_of(entry(a={"method": "group", "best": "rate"}), against([1.0, 2.0, 3.0]).assign(val_acc=1.0))
 
 
 # --- Equivalence ------------------------------------------------------------------------------------------------------
@@ -194,25 +220,6 @@ def ghosts(slopes, curve=(0, 0, 0)) -> pd.DataFrame:
     return runs(*cells, ({"method": "group"}, [70.0] * len(slopes)))
 
 
-@pytest.mark.parametrize(
-    ("slopes", "direction", "margin", "expected"),
-    [
-        ([1.0, 1.2, 0.8], "greater", 0, "holds"),
-        ([1.0, 1.2, 0.8], "greater", 2, "does not hold"),
-        ([1.0, 1.2, 0.8], "greater", 0.9, "inconclusive"),
-        ([1.0, 1.2, 0.8], "less", 0, "does not hold"),
-        ([-1.0, -1.2, -0.8], "less", 0.1, "holds"),
-        ([0, 0, 0], "greater", 0, "inconclusive"),
-    ],
-)
-def test_verdicts_of_a_trend(slopes, direction, margin, expected):
-    found = verdict_of(entry("trend", direction=direction, margin=margin), ghosts(slopes))
-    ends = stats.t.interval(0.95, 2, np.mean(slopes), stats.sem(slopes)) if any(slopes) else (0, 0)
-    assert found.verdict == expected
-    assert [found.estimate, found.low, found.high] == pytest.approx([np.mean(slopes), *ends])
-    assert found.n == 3
-
-
 def test_a_trend_is_the_least_squares_slope():
     curve = (1.0, -3.0, 2.5)
     expected = stats.linregress([3, 1, 7], [50 + 3 + 1.0, 50 + 1 - 3.0, 50 + 7 + 2.5]).slope
@@ -265,6 +272,169 @@ def test_verdicts_of_a_recovery(gain, deficit, expected, note):
         assert math.isnan(found.p_holm)
     else:
         assert found.p == pytest.approx(stats.ttest_1samp(contrast, 0).pvalue)
+
+
+# --- Interaction, difference of differences ---------------------------------------------------------------------------
+
+
+def crossed(values, noises=("none", "rician"), inputs=("raw", "unit")) -> pd.DataFrame:
+    """Batch normalization at each pair of a noise and an input. values: (seeds, noises, inputs)."""
+    values = np.asarray(values)
+    return runs(
+        *(
+            ({"data.noise": noise, "data.input": given}, values[:, i, j])
+            for i, noise in enumerate(noises)
+            for j, given in enumerate(inputs)
+        )
+    )
+
+
+def squared(contrast) -> pd.DataFrame:
+    """Two noises and two inputs, each effect of the noise of its own level; their difference is the contrast."""
+    levels = np.random.default_rng(1).normal(60, 5, (len(contrast), 2, 2))
+    levels[:, 0, 0] += contrast - (levels[:, 0] - levels[:, 1]) @ [1, -1]
+    return crossed(levels)
+
+
+def test_an_interaction_is_a_comparison_of_nested_models():
+    generator = np.random.default_rng(2)
+    noises, inputs = ("none", "gaussian", "rician"), ("raw", "unit")
+    effects = np.array([[0.0, 0.0], [-4.0, -3.0], [-8.0, -4.0]])
+    values = 60 + effects + generator.normal(0, 5, (5, 1, 1)) + generator.normal(0, 0.5, (5, 3, 2))
+    found = verdict_of(entry("interaction"), crossed(values, noises, inputs))
+    seed, noise, given = (index.ravel() for index in np.indices(values.shape))
+    additive = np.hstack([np.eye(5)[seed], np.eye(3)[noise], np.eye(2)[given]])
+    full = np.hstack([additive, np.eye(6)[2 * noise + given]])
+    left = [
+        ((values.ravel() - design @ np.linalg.lstsq(design, values.ravel(), rcond=None)[0]) ** 2).sum()
+        for design in (additive, full)
+    ]
+    f = (left[0] - left[1]) / 2 / (left[1] / 20)
+    assert found.p == found.p_holm == pytest.approx(stats.f.sf(f, 2, 20))
+    assert (found.verdict, found.n, found.margin) == ("holds", 5, 0)
+    # Of the three differences of differences, 1, 4 and 3, that of rician from none; it is 4 larger at raw.
+    largest = (values[:, 0, 0] - values[:, 2, 0]) - (values[:, 0, 1] - values[:, 2, 1])
+    ends = stats.ttest_1samp(largest, 0).confidence_interval(0.95)
+    assert [found.estimate, found.low, found.high] == pytest.approx([largest.mean(), ends.low, ends.high])
+    assert found.note == (
+        f"F(2, 20) = {f:.2f}; estimate and interval: the largest difference of differences, uncorrected, "
+        "of data.noise=none above rician at data.input=raw less that at unit"
+    )
+
+
+def test_an_interaction_of_two_by_two_has_one_difference_of_differences():
+    contrast = [-4.0, -4.5, -3.0, -4.1]
+    both = [entry("interaction"), entry("difference_of_differences", name="same", direction="less")]
+    one, other = decide(parse_claims(both), squared(contrast))
+    assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
+    assert one.note.startswith("F(1, 9) = ")
+    assert one.note.endswith(
+        "; estimate and interval: the difference of differences, "
+        "of data.noise=none above rician at data.input=unit less that at raw"
+    )
+    assert other.p == pytest.approx(stats.ttest_1samp(contrast, 0).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([3.0, 3.4, 2.6], "holds"),
+        ([0.5, -0.5, 0.1], "inconclusive"),
+        ([0, 0, 0], "inconclusive"),
+    ],
+)
+def test_verdicts_of_an_interaction(sizes, expected):
+    noise = np.random.default_rng(4).normal(0, 0.2, (3, 2, 2)) if any(sizes) else 0
+    values = np.full((3, 2, 2), 50.0) + np.array([0.0, 7.0, -3.0]).reshape(3, 1, 1) + noise
+    values[:, 0, 0] += sizes
+    found = verdict_of(entry("interaction"), crossed(values))
+    assert found.verdict == expected
+    assert (found.p_holm <= 0.05) == (expected == "holds")
+    if not any(sizes):  # no variance to test against
+        assert (found.estimate, found.p, found.note[:12]) == (0, 1, "F(1, 6) = 0.")
+        values[:, 0, 0] += 0.5
+        settled = verdict_of(entry("interaction"), crossed(values))
+        assert (settled.verdict, settled.p) == ("holds", 0)
+        assert settled.note.startswith("F(1, 6) = inf;")
+
+
+def test_an_interaction_after_correction():
+    values = np.zeros((3, 2, 2))
+    values[:, 0, 0], values[:, 1, 1] = [0.0, 0.5, 1.0], [0.5, 0.0, 1.0]
+    [alone] = decide(parse_claims([entry("interaction")]), crossed(values))
+    # Cell means 1/2, 0, 0, 1/2: SS = 3/4. Residual SS = 5/8 on 6 degrees of freedom.
+    assert alone.p == pytest.approx(stats.f.sf(0.75 / (0.625 / 6), 1, 6))
+    assert 0.025 < alone.p < 0.05
+    assert alone.verdict == "holds"
+    first, _ = decide(parse_claims([entry("interaction"), entry("interaction", name="again")]), crossed(values))
+    assert (first.p_holm, first.verdict) == (pytest.approx(2 * alone.p), "inconclusive")
+    assert first.note.endswith("; holds by its own F test, not after Holm's correction over 2 claims")
+
+
+def test_what_an_interaction_cannot_test():
+    table = squared([3.0, 3.4, 2.6, 3.1])
+    hole = table.copy()
+    hole.loc[(hole["data.noise"] == "rician") & (hole["data.input"] == "unit"), "status"] = "failed"
+    found = verdict_of(entry("interaction"), hole)
+    assert (found.verdict, found.n) == ("not enough runs", 0)
+    assert math.isnan(found.p)
+    assert found.note == "data.noise=rician data.input=unit: no values of test_acc; 4 of 4 seeds missing"
+    listed = {"method": "batch", "data.noise": ["none", "gaussian"]}
+    found = verdict_of(entry("interaction", where=listed), table)
+    assert found.verdict == "not enough runs"
+    assert "no run of the table has data.noise=gaussian; data.noise=gaussian data.input=raw: no runs" in found.note
+    found = verdict_of(entry("interaction"), table[table.seed.isin([1, 2])])
+    assert (found.verdict, found.n) == ("not enough runs", 2)
+    assert found.note == "a verdict takes 3 seeds that all cells have; there are 2"
+    one = verdict_of(entry("interaction"), table[table.seed == 1])
+    assert (one.verdict, one.n, one.estimate) == ("not enough runs", 1, pytest.approx(3.4))
+    assert math.isnan(one.low)
+    flat = verdict_of(entry("interaction"), table[table["data.input"] == "raw"])
+    assert (flat.verdict, flat.n, flat.note) == ("not enough runs", 0, "fewer than two values of data.input")
+    assert verdict_of(entry("interaction", where={"method": "none"}), table).note == (
+        "no run of the table has method=none; fewer than two values of data.noise and of data.input"
+    )
+
+
+def test_levels_that_an_interaction_lists_are_taken_in_their_order():
+    values = np.random.default_rng(5).normal(50, 1, (4, 3, 2))
+    table = crossed(values, ("none", "gaussian", "rician")).assign(**{"augment.mixup": 0.2})
+    where = {"augment.mixup": 0.2, "data.noise": ["rician", "none"], "data.input": ["unit", "raw", "unit"]}
+    chosen = verdict_of(entry("interaction", where=where), table)
+    without = table[table["data.noise"] != "gaussian"]
+    alone = verdict_of(entry("interaction"), without)
+    assert (chosen.p, chosen.estimate) == (pytest.approx(alone.p), pytest.approx(alone.estimate))
+    assert chosen.note.startswith("F(1, 9) = ")
+
+
+# --- What has a direction ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"), [("difference", against), ("trend", ghosts), ("difference_of_differences", squared)]
+)
+@pytest.mark.parametrize(
+    ("contrast", "direction", "margin", "expected"),
+    [
+        ([2, 2.1, 1.9], "greater", 1, "holds"),
+        ([2, 2.1, 1.9], "greater", 3, "does not hold"),
+        ([2, 2.1, 1.9], "greater", 2.05, "inconclusive"),
+        ([2, 2.1, 1.9], "less", 0, "does not hold"),
+        ([-2, -2.1, -1.9], "less", 1, "holds"),
+        ([-2, -2.1, -1.9], "less", 3, "does not hold"),
+        ([-2, -2.1, -1.9], "less", 1.95, "inconclusive"),
+        ([0, 0, 0], "greater", 0, "inconclusive"),
+        ([0.5, 0.5, 0.5], "greater", 0, "holds"),
+    ],
+)
+def test_verdicts_of_what_has_a_direction(kind, table, contrast, direction, margin, expected):
+    found = verdict_of(entry(kind, direction=direction, margin=margin), table(contrast))
+    mean = np.mean(contrast)
+    ends = stats.t.interval(0.95, 2, mean, stats.sem(contrast)) if np.ptp(contrast) else (mean, mean)
+    assert found.verdict == expected
+    assert (found.p_holm <= 0.05) == (expected != "inconclusive")
+    assert [found.estimate, found.low, found.high] == pytest.approx([mean, *ends])
+    assert (found.n, found.margin) == (3, margin)
 
 
 # --- Several claims ---------------------------------------------------------------------------------------------------
@@ -344,6 +514,26 @@ def test_a_diverged_replicate_counts_at_chance():
     assert loss.note == "2 of 5 seeds missing; b: 2 diverged without test_loss, not counted"
 
 
+def test_replicates_that_never_reach_the_target_are_told():
+    table = against([300.0, 280.0, 310.0, 305.0], base=900).rename(columns={"test_loss": "steps_to_target"})
+    table["target_reached"] = ~((table.method == "group") & table.seed.isin([1, 2]))
+    claim = entry(metric="steps_to_target")
+    found = verdict_of(claim, table)
+    assert (found.verdict, found.n) == ("holds", 4)
+    assert found.note == "a: 2 of 4 censored: target not reached, counted with all their steps"
+    missing = table.astype({"target_reached": object})  # as a file gives them where some runs are not over
+    missing.loc[(table.method == "group") & (table.seed == 2), ["status", "steps_to_target", "target_reached"]] = [
+        "missing",
+        math.nan,
+        math.nan,
+    ]
+    assert verdict_of(claim, missing).note == (
+        "1 of 4 seeds missing; a: 1 of 3 censored: target not reached, counted with all their steps"
+    )
+    assert verdict_of(entry(), table).note == ""
+    assert verdict_of(claim, table.drop(columns="target_reached")).note == ""
+
+
 @pytest.mark.parametrize("status", ["failed", "running", "stopped", "missing"])
 def test_what_is_not_over_lowers_n(status):
     table = against([1.0, 1.1, 0.9, 1.05, 0.95])
@@ -404,6 +594,8 @@ def without(key, kind="difference"):
     return {k: value for k, value in entry(kind).items() if k != key}
 
 
+KIND_NAMES = "difference, difference_of_differences, equivalence, interaction, level, recovery, spread, trend"
+TWO = "must be a list of two different columns, like [data.noise, data.input]"
 CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the table, each with a value or a list"
 
 
@@ -416,11 +608,10 @@ CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the 
         ([entry(), entry()], "claims[1].name=it: an earlier claim has this name"),
         ([without("statement")], "claims.it.statement=null: must be a text"),
         ([entry(source=" ")], "claims.it.source=: must be a text"),
-        ([without("kind")], "claims.it.kind=null: choices: difference, equivalence, recovery, spread, trend"),
+        ([without("kind")], f"claims.it.kind=null: choices: {KIND_NAMES}"),
         (
             [entry() | {"kind": "diference"}],
-            "claims.it.kind=diference: did you mean difference? "
-            "choices: difference, equivalence, recovery, spread, trend",
+            f"claims.it.kind=diference: did you mean difference? choices: {KIND_NAMES}",
         ),
         ([entry(direction="more")], "claims.it.direction=more: choices: greater, less"),
         ([without("direction", "trend")], "claims.it.direction=null: choices: greater, less"),
@@ -454,6 +645,30 @@ CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the 
             "claims.it.where={stats_batch: [null, 2.5]}: "
             "must list two values of stats_batch or more, none of them null, or not name it",
         ),
+        *(
+            ([entry("interaction", over=over)], f"claims.it.over={typed}: {TWO}")
+            for over, typed in (
+                ("data.noise", "data.noise"),
+                (["data.noise"], "[data.noise]"),
+                (["data.noise", "data.noise"], "[data.noise, data.noise]"),
+                (["a", "b", "c"], "[a, b, c]"),
+                (["data.noise", 3], "[data.noise, 3]"),
+                (None, "null"),
+            )
+        ),
+        ([entry("spread", over=["lr", "batch_size"])], "claims.it.over=[lr, batch_size]: must be a name"),
+        (
+            [entry("interaction", where={"data.input": ["raw", "raw"]})],
+            "claims.it.where={data.input: [raw, raw]}: "
+            "must list two values of data.input or more, none of them null, or not name it",
+        ),
+        (
+            [entry("interaction", margin=1)],
+            "claims.it.margin=1: no key of kind interaction; "
+            "choices: kind, metric, name, over, source, statement, where",
+        ),
+        ([without("d", "difference_of_differences")], f"claims.it.d=null: {CELL}"),
+        ([without("margin", "difference_of_differences")], "claims.it.margin=null: must be a number ≥ 0"),
     ],
 )
 def test_a_mistake_in_a_claim_is_one_line(claims, line):
@@ -476,6 +691,10 @@ NUMBERS = "choices: batch_size, lr, seed, stats_batch, test_acc, test_acc_precis
         (
             entry("spread", over="size"),
             f"claims.it.over=size: the table has no such column; {COLUMNS}",
+        ),
+        (
+            entry("interaction", where={"lr": 0.1}, over=["method", "data.inptu"]),
+            f"claims.it.over=[method, data.inptu]: the table has no such column; {COLUMNS}",
         ),
         (
             entry(metric="test_ac"),
@@ -505,40 +724,3 @@ def test_a_claim_that_does_not_fit_the_table_is_one_line(claim, line):
     with pytest.raises(UserError) as error:
         verdict_of(claim, against(CLEAR))
     assert str(error.value) == line
-
-
-# --- The file ---------------------------------------------------------------------------------------------------------
-
-
-def test_claims_stand_in_the_experiment_file(tmp_path):
-    path = tmp_path / "study.yaml"
-    path.write_text("""# @package _global_
-study: study
-data: {root: "${oc.env:NOWHERE}"}
-claims:
-  - name: flat
-    statement: >
-      GroupNorm does not care
-      for the batch size
-    source: Wu & He 2018, arXiv 1803.08494
-    kind: spread
-    where: {method: none, batch_size: [2, 8]}
-    over: batch_size
-    margin: 1.5
-""")
-    [claim] = load_claims(path)
-    assert claim.statement == "GroupNorm does not care for the batch size"
-    assert (claim.kind, claim.metric, claim.over, claim.margin) == ("spread", "test_acc", "batch_size", 1.5)
-    assert claim.where == {"method": "none", "batch_size": [2, 8]}
-    path.write_text("study: other\n")
-    assert load_claims(path) == []
-
-
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
-    path = tmp_path / "study.yaml"
-    with pytest.raises(UserError, match=re.escape(str(path))):
-        load_claims(path)
-    path.write_text("claims: [{name: a\n")
-    with pytest.raises(UserError, match=re.escape(f"{path}: ")) as error:
-        load_claims(path)
-    assert "\n" not in str(error.value)

@@ -7,11 +7,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from scipy import stats
 
-from normbench.analysis.figures import STYLES, cost_figure, curves_figure, default_panels, save, sweep_figure
+from normbench.analysis.drawing import SPARE, STYLES, looks_of
+from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
 from normbench.errors import UserError
 from normbench.norms import NORMS
 
@@ -217,6 +218,86 @@ def test_text_and_other_numbers_along_x(runs):
     assert {"learning rate 0.1", "learning rate 0.2"} <= labels
 
 
+NOISES = ("none", "gaussian", "rician", "non_uniformity")
+INPUTS = ("raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma")
+
+
+@pytest.fixture
+def crossed(runs):
+    """Batch normalization at 128 images, five seeds, for each noise, input and strength of mixup."""
+    one = runs[(runs.method == "batch") & (runs.batch_size == 128)]
+    cells = [(noise, given, mixup) for noise in NOISES for given in INPUTS for mixup in (0.0, 0.2)]
+    return pd.concat(
+        one.assign(
+            **{"data.noise": noise, "data.input": given, "augment.mixup": mixup},
+            test_acc=one.test_acc - 3 * NOISES.index(noise) - INPUTS.index(given) + mixup,
+            seconds=one.seconds + NOISES.index(noise),
+        )
+        for noise, given, mixup in cells
+    )
+
+
+def test_lines_over_categories_stand_side_by_side(crossed):
+    panel = {"where": {"augment.mixup": 0}, "x": "data.noise", "lines": "data.input"}
+    figure = sweep_figure(crossed, [panel | {"title": "A"}, panel | {"title": "B"}, panel | {"title": "C"}])
+    for axes in figure.axes:
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == list(NOISES)
+        drawn = {given: line(axes, given) for given in INPUTS}
+        places = np.array([drawn[given].get_xdata() for given in INPUTS])
+        assert np.allclose(places.round(), range(4))
+        assert (np.diff(places, axis=0) > 0.05).all()
+        assert len({found.get_marker() for found in drawn.values()}) == len(INPUTS)
+        assert {found.get_linestyle() for found in drawn.values()} == {"None"}
+        for given in INPUTS:
+            rows = crossed[(crossed["data.input"] == given) & (crossed["augment.mixup"] == 0)]
+            means = rows.groupby("data.noise").test_acc.mean().loc[list(NOISES)]
+            assert drawn[given].get_ydata() == pytest.approx(means.to_numpy())
+            dots = line(axes, f"_dots {given}").get_xydata()
+            assert sorted(dots[:, 1]) == pytest.approx(sorted(rows.test_acc))
+            assert {round(x, 6) for x in dots[:, 0]} == {round(x, 6) for x in drawn[given].get_xdata()}
+        for texts in (axes.get_xticklabels(), [text for text in axes.texts if text.get_label() == "name"]):
+            slanted = [text.get_rotation() for text in texts]
+            boxes = [matplotlib.text.Text.get_window_extent(text) for text in texts]
+            assert all(slanted) or not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    cost = cost_figure(crossed, x="data.noise", lines="data.input", where={"augment.mixup": 0})
+    assert len({tuple(line(cost.axes[0], given).get_xdata()) for given in INPUTS}) == len(INPUTS)
+
+
+def test_styles_of_what_is_no_method_read_in_grey():
+    styles = list(looks_of(INPUTS).values())
+    grey = {style.marker: np.dot(to_rgb(style.colour), [0.299, 0.587, 0.114]) for style in styles}
+    assert len(grey) == len({style.colour for style in styles}) == len(INPUTS)
+    assert sum(marker in "ohHp" for marker in grey) == 1  # these four look alike
+    assert max(grey.values()) - min(grey.values()) > 0.5
+    assert set(SPARE) == set(STYLES)
+    assert looks_of(["none", "rician"])["rician"] not in (STYLES["none"], None)
+
+
+def test_lines_by_a_number_are_named_with_their_column(crossed):
+    panel = {"where": {"data.noise": "rician", "data.input": "raw"}, "x": "method", "lines": "augment.mixup"}
+    names = {text.get_text() for text in sweep_figure(crossed, [panel]).axes[0].texts}
+    assert {"mixup α 0", "mixup α 0.2"} <= names
+
+
+def test_other_metrics_have_labels_limits_and_notes(runs):
+    table = runs.assign(
+        test_ece=0.5 + runs.seed / 10, steps_to_target=900.0, target_reached=(runs.seed > 1).astype(object)
+    )
+    table.loc[table.status == "diverged", "test_ece"] = np.nan
+    table.loc[~table.status.isin(["finished", "diverged"]), ["steps_to_target", "target_reached"]] = np.nan
+    figure = sweep_figure(table, [ARMS | {"y": "test_ece"}])
+    assert figure.axes[0].get_ylabel() == "test ECE (%)"
+    assert figure.axes[0].get_ylim()[0] >= 0
+    assert "1 diverged without test_ece" in note(figure)
+    cost = cost_figure(table, where=ARMS["where"], y="steps_to_target")
+    for figure in (sweep_figure(table, [ARMS | {"y": "steps_to_target"}]), cost):
+        # Of 58 that are over seeds 0 and 1 of 12 cells, but for two of them.
+        text = " ".join(note(figure).split())
+        assert "22 of 58 replicates did not reach the target and count with all their steps." in text
+        assert "1 failed, 1 missing" in text
+        assert "they count in the mean. " in text  # not at chance
+
+
 def test_as_renames_and_joins(runs):
     panel = ARMS | {"as": {"group": "sample-wise", "none": "sample-wise"}, "where": {"method": ["group", "none"]}}
     with pytest.raises(UserError, match="a point of sample-wise would average over runs that differ in method"):
@@ -299,6 +380,12 @@ def test_learning_curves_show_four_values_and_say_so(runs, curves):
     figure = curves_figure(curves, more, where={"method": "batch"})
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"batch size {size}" for size in (2, 16, 32, 128)]
     assert "Shown: 4 of 6 values of batch size." in note(figure)
+
+
+def test_learning_curves_of_words_are_in_the_order_of_the_table(crossed, curves):
+    where = {"augment.mixup": 0, "data.input": "raw"}
+    figure = curves_figure(curves, crossed, columns="data.noise", where=where)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"noise {noise}" for noise in NOISES]
 
 
 def test_costs_are_medians_of_a_replicate(runs):

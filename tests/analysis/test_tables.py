@@ -144,6 +144,105 @@ def test_a_study_not_begun_has_a_summary(two):
     assert "- Commit: none" in text
 
 
+def half_width(values):
+    return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+
+
+ECE = [4.0, 5.0, 6.5, 4.5, 5.5]
+
+
+@pytest.fixture
+def more(two):
+    """With further outcomes: batch reaches the target five times, group twice, with one diverged."""
+    two["test_ece"], two["train_seconds"] = [*ECE, *ECE], [8.0, 8.0, 9.0, 9.0, 9.0] * 2
+    two["steps_to_target"] = [300.0, 100.0, 200.0, 400.0, 500.0, 700.0, 900.0, 900.0, 800.0, 900.0]
+    two["target_reached"] = [True] * 5 + [True, False, False, True, False]
+    two.loc[9, ["status", "test_acc", "val_acc", "test_ece"]] = ["diverged", 10.0, 10.0, np.nan]
+    return two
+
+
+def section(text, title):
+    """The paragraph and the table below a title, a row a list of cells."""
+    words, table = text.split(f"\n\n## {title}\n\n")[1].split("\n\n")[:2]
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+    return words, head, rows
+
+
+def test_further_outcomes(more):
+    words, head, (batch, group) = section(summary("mine", "A title.", more, []), "Further outcomes")
+    assert head == ["method", "n", "ECE, test", "training, s", "steps to target"]
+    assert batch == ["batch", "5", f"{np.mean(ECE):.2f} ± {half_width(ECE):.2f}", "4.5", "300 (5 of 5)"]
+    assert group[2] == f"{np.mean(ECE[:4]):.2f} ± {half_width(ECE[:4]):.2f} (n = 4)"
+    assert group[4] == "≥ 900 (2 of 5)"  # the median is of one that did not reach it
+    assert "range test" not in words
+    more["suggested_lr"] = [0.1, 0.2, 0.4, 0.1 / 3, np.nan] * 2
+    _, head, (batch, _) = section(summary("mine", "A title.", more, []), "Further outcomes")
+    assert (head[-1], batch[-1]) == ("suggested rate", "0.15")
+
+
+@pytest.mark.parametrize(
+    ("steps", "reached", "told"),
+    [
+        ([100, 300, 900, 900], [True, True, False, False], "≥ 600 (2 of 4)"),
+        ([100, 300, 500, 900], [True, True, True, False], "400 (3 of 4)"),
+        ([900, 900], [False, False], "≥ 900 (0 of 2)"),
+        ([100, 300, np.nan, np.nan], [True, True, np.nan, np.nan], "200 (2 of 2)"),
+    ],
+)
+def test_a_median_of_censored_steps_is_a_bound(steps, reached, told):
+    runs = table("batch", BATCH[: len(steps)], steps_to_target=steps, target_reached=reached)
+    assert section(summary("mine", "A title.", runs, []), "Further outcomes")[2][0][-1] == told
+
+
+@pytest.fixture
+def augmented(two):
+    """With test-time augmentation: batch gains two points and two thousand images."""
+    two["test_acc_tta"] = two["test_acc"] + [2.0, 2.5, 1.5, 2.0, 2.0] * 2
+    two["test_ece"], two["test_ece_tta"] = [*ECE, *ECE], [value / 2 for value in [*ECE, *ECE]]
+    two["tta_gained"], two["tta_lost"] = [300.0, 310.0, 290.0, 300.0, 300.0] * 2, [100.0] * 10
+    two["tta_p"], two["tta_cost"] = [1e-5, 0.02, 0.005, 0.004, 0.003] * 2, [6.02] * 10
+    return two
+
+
+def test_test_time_augmentation(augmented):
+    _, head, (batch, _) = section(summary("mine", "A title.", augmented, []), "Test-time augmentation")
+    higher, gain = [value + more for value, more in zip(BATCH, [2, 2.5, 1.5, 2, 2], strict=True)], [2, 2.5, 1.5, 2, 2]
+    assert dict(zip(head, batch, strict=True)) == {
+        "method": "batch",
+        "n": "5",
+        "test": f"{np.mean(BATCH):.2f} ± {half_width(BATCH):.2f}",
+        "test, TTA": f"{np.mean(higher):.2f} ± {half_width(higher):.2f}",
+        "difference": f"+2.00 ± {half_width(gain):.2f}",
+        "ECE": f"{np.mean(ECE):.2f} ± {half_width(ECE):.2f}",
+        "ECE, TTA": f"{np.mean(ECE) / 2:.2f} ± {half_width(ECE) / 2:.2f}",
+        "turned right": "1500",
+        "turned wrong": "500",
+        "McNemar": "< 0.001 to 0.020",
+        "time": "× 6.0",
+    }
+
+
+def test_arms_without_test_time_augmentation_and_diverged_ones(augmented):
+    tta = [column for column in augmented if "tta" in column]
+    augmented.loc[augmented["method"] == "group", tta] = np.nan
+    augmented.loc[0, ["status", "test_acc", "test_acc_tta"]] = ["diverged", 10.0, 10.0]
+    augmented.loc[0, ["test_ece", "test_ece_tta", "tta_gained", "tta_lost", "tta_p"]] = np.nan
+    _, head, (batch,) = section(summary("mine", "A title.", augmented, []), "Test-time augmentation")
+    found = dict(zip(head, batch, strict=True))
+    assert [found[key] for key in ("n", "turned right", "turned wrong")] == ["5", "1200", "400"]
+    assert found["McNemar"] == "0.003 to 0.020"
+    assert found["ECE"].endswith("(n = 4)")
+
+
+def test_outcomes_without_values_have_no_section(two):
+    bare = summary("mine", "A title.", two, [])
+    names = ["test_ece", "test_acc_tta", "tta_gained", "steps_to_target", "target_reached", "suggested_lr"]
+    assert summary("mine", "A title.", two.assign(**dict.fromkeys(names, np.nan)), []) == bare
+    assert "Further" not in bare
+    assert "augmentation" not in bare
+    assert summary("mine", "A title.", two.drop(columns="test_acc_precise"), []) == bare
+
+
 def tuned():
     cells = {
         "batch": {0.1: [50, 52], 0.2: [55, 54], 0.4: [53, 50]},

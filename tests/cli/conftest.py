@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,15 +55,4 @@ def process(tmp_path):
 @pytest.fixture
 def tiny():
     """Overrides of a run that takes a fraction of a second."""
-    return [
-        "data=patterns",
-        "data.val_size=20",
-        "data.train_size=32",
-        "data.test_size=20",
-        "evaluation.precise_images=20",
-        "model.width=8",
-        "batch_size=16",
-        "epochs=1",
-        "threads=1",
-        "logging.tensorboard=false",
-    ]
+    return [*TINY, "epochs=1", "logging.tensorboard=false"]

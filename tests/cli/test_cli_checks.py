@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from normbench.cli import normalize, plan
-from normbench.config import CHECKS, GROUPS, NOT_IDENTITY, choices, conf_dir, flatten, norm_checks, resolve
+from normbench.config import CHECKS, CORRUPTIONS, GROUPS, NOT_IDENTITY, choices, conf_dir, flatten, norm_checks, resolve
 from normbench.errors import InputError
 from normbench.norms import NORMS
 
@@ -53,11 +53,35 @@ EXAMPLES = {
     "data.train_size": ([None, 1, 45000], [0, -1, True, 1.5, "all"]),
     "data.test_size": ([None, 1, 10000], [0, -1, True, 1.5, "all"]),
     "data.split_seed": ([0, 7], [-1, *NO_INTEGER]),
+    "data.input": (
+        ["raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma"],
+        ["z-score", "", None, 1],
+    ),
+    "data.labels": (["class", "brightness"], ["classes", None]),
+    "data.label_noise": ([0, 0.99], [1, -0.1, *NO_NUMBER]),
+    "data.noise": (["none", "gaussian", "rician", "non_uniformity"], ["normal", None, 0]),
+    "data.noise_strength": ([0, 0.1, 2], [-0.1, *NO_NUMBER]),
+    "data.bits": ([4, 5, 6, 7, 8], [3, 9, 0, *NO_INTEGER]),
+    "data.channel_scale": ([0.001, 1, 1000], [0, -1, *NO_NUMBER]),
+    "data.test_noise": ([None, "none", "gaussian", "rician", "non_uniformity"], ["normal", "null", 0]),
+    "data.test_noise_strength": ([None, 0, 2], [-0.1, "0", True, NAN, INF]),
+    "data.test_bits": ([None, 4, 8], [3, 9, True, 5.0, "5"]),
+    "data.test_channel_scale": ([None, 0.5, 3], [0, -1, "1", True, NAN, INF]),
     "augment.name": (["standard"], NO_NAME),
     "augment.crop": ([0, 4, 31], [-1, 32, *NO_INTEGER]),
     "augment.flip": ([True, False], NO_BOOLEAN),
     "augment.mixup": ([0, 0.2, 1], [-0.1, *NO_NUMBER]),
+    "augment.cutmix": ([0, 0.2, 1], [-0.1, *NO_NUMBER]),
     "augment.label_smoothing": ([0, 0.1, 0.99], [1, -0.1, *NO_NUMBER]),
+    "augment.resize": (
+        [None, [[0, 16]], [[0.0, 4], [0.5, 128]], [[0, 16], [0.5, 24], [0.75, 32]]],
+        [
+            *([], 16, "16", [16], [[]], [[0]], [[0, 16, 1]], [[0, 3]], [[0, 129]], [[0, 0]], [[0, 16.0]], [[0, True]]),
+            *([[0.1, 16]], [[0, 16], [1, 32]], [[0, 16], [0, 32]], [[0, 16], [0.6, 24], [0.5, 32]], [[NAN, 16]]),
+        ],
+    ),
+    "augment.tta": (["none", "flip", "flip_shift", "zoom_rotate_crop"], ["flips", None, True]),
+    "augment.tta_average": (["logits", "probabilities"], ["logit", None]),
     "optim.name": (["sgd", "adamw"], ["adam", "SGD", None]),
     "optim.lr": (
         [1e-8, 0.1, 100, "tuned", "tuned*2", "tuned*0.5"],
@@ -77,6 +101,8 @@ EXAMPLES = {
     "evaluation.batch_size": ([1, 500], [0, *NO_INTEGER]),
     "evaluation.precise_images": ([0, 10_000], [-1, *NO_INTEGER]),
     "evaluation.precise_augment": ([True, False], NO_BOOLEAN),
+    "evaluation.target_acc": ([None, 0.5, 40, 100], [0, 101, -1, NAN, INF, "40", True]),
+    "evaluation.suggest_lr": ([True, False], NO_BOOLEAN),
     "logging.progress": (["auto", "bar", "lines", "none"], ["line", None, True]),
     "logging.tensorboard": ([True, False], NO_BOOLEAN),
     "logging.histogram_epochs": ([0, 1], [-1, *NO_INTEGER]),
@@ -113,7 +139,7 @@ def keys_of_the_files():
     for group in GROUPS:
         for choice in choices(group):
             for key in OmegaConf.load(conf_dir() / group / f"{choice}.yaml"):
-                if group != "experiment":
+                if group != "experiment" and key != "defaults":
                     found.setdefault(f"{group}.{key}", f"{group}/{choice}.yaml")
     return found
 
@@ -184,6 +210,38 @@ def test_warm_up_is_a_twentieth_of_training_and_what_is_typed_stays():
     config = resolved("data=patterns", "data.train_size=1000", "batch_size=100", "epochs=3")
     assert config.optim.warmup_samples == 150
     assert resolved("optim.warmup_samples=0").optim.warmup_samples == 0
+
+
+def test_test_images_are_treated_as_training_images_unless_told_otherwise():
+    def settled(*typed):
+        data = resolved(*typed).data
+        return [[data[f"{p}{key}"] for key in CORRUPTIONS] for p in ("", "test_")]
+
+    assert settled() == [["none", 0, 8, 1]] * 2
+    assert settled("data.noise=rician", "data.bits=6") == [["rician", 0.1, 6, 1]] * 2
+    assert settled("data.noise=rician", "data.noise_strength=0.3", "data.test_noise=none") == [
+        ["rician", 0.3, 8, 1],
+        ["none", 0, 8, 1],
+    ]
+    # noise in the test images alone has the strength of the training images' key, though that is without meaning there
+    assert settled("data.test_noise=gaussian", "data.test_channel_scale=3") == [
+        ["none", 0, 8, 1],
+        ["gaussian", 0.1, 8, 3],
+    ]
+    assert settled("data.noise=gaussian", "data.test_noise_strength=0.5")[1] == ["gaussian", 0.5, 8, 1]
+
+
+def test_a_size_too_small_for_the_model_is_refused():
+    """Those of the schedule alone: what is wrong with the model at any size is told as such."""
+    small = "augment.resize=[[0,32],[0.3,16],[0.5,24]]"
+    with pytest.raises(InputError, match=r"^norm.num_groups=5: "):
+        resolved("norm=group", "norm.num_groups=5", small)
+    resolved("model=vgg", "batch_size=2", small)
+    # One pixel of one image is left of 16.
+    with pytest.raises(InputError, match=r"^augment.resize=16: too small for model=vgg, norm=batch \(.*single value"):
+        resolved("model=vgg", "batch_size=1", small)
+    with pytest.raises(InputError, match=r"^augment.resize=4: too small for model=vgg, norm=batch \("):
+        resolved("model=vgg", "augment.resize=[[0,32],[0.3,4],[0.5,16]]")
 
 
 def test_processes_divide_the_batch():

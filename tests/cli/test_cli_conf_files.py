@@ -8,10 +8,11 @@ import torch
 
 from normbench.cli import normalize, plan
 from normbench.config import GROUPS, choices, resolve
-from normbench.data import Dataset, load_dataset
+from normbench.data import Dataset, load_dataset, prepare
 from normbench.norms import NORMS
 from normbench.training.loop import train
 from normbench.training.processes import Processes
+from normbench.training.run import LOADING
 
 
 def compose(*typed):
@@ -24,7 +25,7 @@ class Onlooker:
     def __init__(self):
         self.steps, self.gradients = 0, {}
 
-    def step(self, epoch, state, loss):
+    def step(self, epoch, losses, state, loss):
         self.steps += 1
 
     def histograms(self, epoch, model):
@@ -68,10 +69,26 @@ def test_a_file_composes_resolves_and_trains_a_step(group, choice, images):
     assert math.isfinite(entry["test_loss"])
 
 
+class Recording:
+    """A configuration that notes what is read of it."""
+
+    def __init__(self, options):
+        self.options, self.read = options, set()
+
+    def __getitem__(self, key):
+        self.read.add(key)
+        return self.options[key]
+
+    __getattr__ = __getitem__
+
+
 @pytest.mark.parametrize("name", choices("data"))
-def test_the_keys_of_a_data_file_are_the_loaders_arguments(name):
-    taken = set(inspect.signature(load_dataset).parameters)
-    assert set(compose(f"data={name}").data) == taken
+def test_every_key_of_a_data_file_is_read_and_no_other(name, images):
+    """By the loader, by what prepares the images for a run, or by the inputs."""
+    options = Recording(resolve(compose(f"data={name}", "device=cpu")).data)
+    prepare(images, options)
+    assert set(LOADING) == set(inspect.signature(load_dataset).parameters)
+    assert set(options.options) == options.read | set(LOADING) | {"input"}
 
 
 @pytest.mark.parametrize("name", choices("norm"))
@@ -93,7 +110,13 @@ def test_every_other_key_trains_a_step_too(images):
             "epochs=1",
             "device=cpu",
             "augment.mixup=0.5",
+            "augment.cutmix=0.5",
             "augment.label_smoothing=0.1",
+            "augment.resize=[[0,16]]",
+            "augment.tta=zoom_rotate_crop",
+            "augment.tta_average=probabilities",
+            "data.input=percentile",
+            "evaluation.target_acc=50",
             "model.dropout=0.5",
             "model.zero_init_residual=true",
             "model.activation=gelu",

@@ -24,6 +24,10 @@ MISTAKES = {
     "precision=float16": ["precision=float16", "did you mean bfloat16?", "float32"],
     "device=tpu": ["device=tpu", "cpu", "cuda"],
     "logging.progress=foo": ["logging.progress=foo", "bar, lines, none"],
+    "data.input=percentil": ["data.input=percentil", "did you mean percentile?", "three_sigma", "zscore"],
+    "data.noise=gausian": ["data.noise=gausian", "did you mean gaussian?", "non_uniformity", "rician"],
+    "data.labels=bright": ["data.labels=bright", "brightness", "class"],
+    "augment.tta=flips": ["augment.tta=flips", "did you mean flip?", "zoom_rotate_crop"],
     "norm=weight_standardization norm.mode=ful": ["norm.mode=ful", "did you mean full?", "std_only"],
     "norm=weight_standardization norm.norm=grup": ["norm.norm=grup", "did you mean group?"],
     "model=vgg model.depth=12": ["model.depth=12", "11, 13, 16, 19"],
@@ -36,6 +40,7 @@ MISTAKES = {
     "norm=group norm.num_group=4": ["norm.num_group=4", "norm=group", "did you mean norm.num_groups?", "norm.eps"],
     "norm.num_groups=4": ["norm.num_groups=4", "norm=batch has no such key", "norm.momentum"],
     "+norm.num_groups=4": ["norm.num_groups=4", "norm=batch has no such key", "norm.momentum"],
+    "data.input_scale=2": ["data.input_scale=2", "data=cifar10", "data.input"],
     "optim.lrr=0.1": ["optim.lrr=0.1", "did you mean optim.lr?"],
     "optim=adamw optim.momentum=0.9": ["optim.momentum=0.9", "optim=adamw", "optim.betas"],
     "model.depth=11": ["model.depth=11", "model=resnet8 has no such key", "model.width"],
@@ -64,6 +69,7 @@ MISTAKES = {
     "stack=many": ["stack=many", "integer", "auto"],
     "optim.milestones=0.5": ["optim.milestones=0.5", "list"],
     "output=3": ["output=3", "name"],
+    "augment.resize=16": ["augment.resize=16", "[[0,16],[0.5,32]]"],
     # out of range
     "batch_size=0": ["batch_size=0", "≥ 1"],
     "seed=-1": ["seed=-1", "≥ 0"],
@@ -72,6 +78,16 @@ MISTAKES = {
     "norm.eps=-1": ["norm.eps=-1", "> 0"],
     "norm=weight_standardization norm.ws_eps=-1": ["norm.ws_eps=-1", "> 0"],
     "augment.label_smoothing=1": ["augment.label_smoothing=1", "below 1"],
+    "augment.mixup=-0.2": ["augment.mixup=-0.2", "≥ 0"],
+    "augment.cutmix=-1": ["augment.cutmix=-1", "≥ 0"],
+    "augment.resize=[[0,0]]": ["augment.resize=[[0, 0]]", "a size (4 to 128)"],
+    "augment.resize=[[0.5,32]]": ["augment.resize=[[0.5, 32]]", "from 0, rising"],
+    "augment.resize=[[0,16],[0.6,24],[0.5,32]]": ["augment.resize=", "from 0, rising"],
+    "data.bits=3": ["data.bits=3", "integer from 4 to 8"],
+    "data.bits=9": ["data.bits=9", "integer from 4 to 8"],
+    "data.channel_scale=0": ["data.channel_scale=0", "> 0"],
+    "evaluation.target_acc=0": ["evaluation.target_acc=0", "above 0, at most 100, or null"],
+    "evaluation.target_acc=101": ["evaluation.target_acc=101", "above 0, at most 100, or null"],
     "optim.warmup_samples=100000000": ["optim.warmup_samples=100000000", "samples"],
     "data.val_size=60000": ["data.val_size=60000", "50000"],
     "data.train_size=45001": ["data.train_size=45001", "45000"],
@@ -86,6 +102,8 @@ MISTAKES = {
     "norm=ghost_batch norm.ghost_size=3": ["norm.ghost_size=3", "batch_size=128"],
     "norm=ghost_batch batch_size=8": ["norm.ghost_size=16", "batch_size=8"],
     "norm=ghost_batch norm.ghost_size=0": ["norm.ghost_size=0"],
+    "model=vgg augment.resize=[[0,4],[0.5,32]]": ["augment.resize=4", "too small", "model=vgg", "norm=batch"],
+    "model=vgg batch_size=1 augment.resize=[[0,16]]": ["augment.resize=16", "too small", "single value"],
     "optim.nesterov=true optim.momentum=0": ["optim.nesterov=true", "optim.momentum"],
     "model.zero_init_residual=true norm=none": ["model.zero_init_residual=true", "norm=none"],
     "norm=skipinit model=vgg": ["norm=skipinit", "model=vgg"],
@@ -167,7 +185,7 @@ def test_the_same_in_a_process_of_its_own(arguments, process, tmp_path):
 
 
 def test_a_statistic_of_one_value_is_told(command, monkeypatch):
-    """No model that ships shrinks an image to one pixel; one that does is refused with BN at batch size 1."""
+    """No model that ships shrinks a whole image to one pixel; one that does is refused with BN at batch size 1."""
     from torch import nn
 
     from normbench import config

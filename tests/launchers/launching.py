@@ -9,23 +9,20 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from small_runs import TINY, without_times
+
 from normbench.cli import normalize, plan
 from normbench.sweep import runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "data=patterns",
+    *TINY,
     "data.train_size=64",
-    "data.val_size=20",
-    "data.test_size=20",
     "evaluation.precise_images=0",
-    "model.width=8",
-    "batch_size=16",
     "epochs=12",
-    "device=cpu",
+    "threads=0",
     "logging.tensorboard=false",
 ]
-CLOCK = ("seconds", "peak_memory_mb", "ms_per_step", "images_per_second")  # what no two runs share
 
 
 class Sweep:
@@ -97,14 +94,10 @@ def results(output: Path) -> dict[str, tuple[dict, list[dict]]]:
     """Of each run that is over: the content of result.json and the rows of metrics.csv, the times left out."""
     found = {}
     for path in output.glob("*/result.json"):
-        result = json.loads(path.read_text(), object_hook=_without_times)
+        result = json.loads(path.read_text(), object_hook=without_times)
         with open(path.parent / "metrics.csv") as file:
-            found[path.parent.name] = result, [_without_times(row) for row in csv.DictReader(file)]
+            found[path.parent.name] = result, [without_times(row) for row in csv.DictReader(file)]
     return found
-
-
-def _without_times(row: dict) -> dict:
-    return {key: value for key, value in row.items() if key not in CLOCK}
 
 
 def threads(output: Path) -> set[int]:

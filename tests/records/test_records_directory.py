@@ -34,7 +34,10 @@ def row(seed, epoch):
 def test_metrics_have_the_columns_in_order_and_rows_by_seed(directory):
     directory.write_metrics([row(1, 1), row(0, 2), row(1, 2), row(0, 1)])
     lines = (directory.path / "metrics.csv").read_text().splitlines()
-    assert lines[0] == "seed,epoch,step,samples,lr,train_loss,train_acc,val_loss,val_acc,grad_norm,seconds"
+    assert lines[0] == (
+        "seed,epoch,step,samples,lr,train_loss,train_acc,val_loss,val_acc,val_ece,grad_norm,image_size,epoch_seconds,"
+        "seconds"
+    )
     assert [line.split(",")[:2] for line in lines[1:]] == [["0", "1"], ["0", "2"], ["1", "1"], ["1", "2"]]
 
 

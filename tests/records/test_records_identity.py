@@ -30,10 +30,25 @@ CHANGES = {
     "data.train_size": 4000,
     "data.test_size": 100,
     "data.split_seed": 1,
+    "data.input": "min_max",
+    "data.labels": "brightness",
+    "data.label_noise": 0.2,
+    "data.noise": "gaussian",
+    "data.noise_strength": 0.2,
+    "data.bits": 5,
+    "data.channel_scale": 2.5,
+    "data.test_noise": "rician",
+    "data.test_noise_strength": 0.3,
+    "data.test_bits": 4,
+    "data.test_channel_scale": 0.5,
     "augment.crop": 2,
     "augment.flip": False,
     "augment.mixup": 0.2,
+    "augment.cutmix": 0.5,
     "augment.label_smoothing": 0.1,
+    "augment.resize": [[0, 16], [0.5, 32]],
+    "augment.tta": "flip_shift",
+    "augment.tta_average": "probabilities",
     "optim.lr": 0.05,
     "optim.momentum": 0.8,
     "optim.nesterov": False,
@@ -48,6 +63,8 @@ CHANGES = {
     "norm.affine": False,
     "evaluation.precise_images": 100,
     "evaluation.precise_augment": True,
+    "evaluation.target_acc": 42.5,
+    "evaluation.suggest_lr": True,
 }
 SAME = {
     "device": "cuda",
@@ -106,12 +123,41 @@ def test_a_run_is_named_after_what_it_is(compose):
 def test_what_can_change_the_result_changes_the_name(key, base):
     other = run_id(changed(base, key, CHANGES[key]))
     assert other.rpartition("-")[2] != run_id(base).rpartition("-")[2]
-    if key == "precision" or key == "optim.warmup_samples":  # settled by default: these show in the hash alone
+    # Settled by default, or without meaning while there is no noise: these show in the hash alone.
+    if key in ("precision", "optim.warmup_samples", "data.noise_strength", "data.test_noise_strength"):
         return
     spelt = {"batch_size": "b64", "seed": "s1", "replicates": "r2", "optim.milestones": "milestones0.25"}
+    spelt["augment.resize"] = "resize0_16_0.5_32"
     value = CHANGES[key]
     word = spelt.get(key, f"{key.rpartition('.')[2]}{f'{value:g}' if isinstance(value, float) else value}")
     assert word in other.split("-") or f"-{word}-" in other
+
+
+def test_test_images_that_are_as_the_training_images_have_no_words(compose):
+    def name(*typed):
+        return run_id(resolve(compose("device=cpu", *typed)))
+
+    noisy = name("data.noise=gaussian", "data.noise_strength=0.2", "data.bits=6", "data.channel_scale=2")
+    assert "-noisegaussian-noise_strength0.2-bits6-channel_scale2-" in noisy
+    assert "test_" not in noisy
+    spelt = [f"data.test_{word}" for word in ("noise=gaussian", "noise_strength=0.2", "bits=6", "channel_scale=2")]
+    typed = [word.replace("test_", "") for word in spelt]
+    assert name(*typed, *spelt) == noisy
+    clean = name(*typed, "data.test_noise=none")
+    assert clean != noisy
+    assert "-test_noisenone-" in clean
+    assert "test_noise_strength" not in clean
+    assert "-test_bits8-" in name(*typed, "data.test_bits=8")
+
+
+def test_the_strength_of_no_noise_is_no_other_run(compose):
+    def name(*typed):
+        return run_id(resolve(compose("device=cpu", *typed)))
+
+    assert name("data.noise_strength=0.3") == name("data.test_noise_strength=0.3") == name()
+    noisy = ("data.noise=rician", "data.test_noise=none")
+    assert name(*noisy, "data.test_noise_strength=0.3") == name(*noisy)
+    assert name(*noisy, "data.noise_strength=0.3") != name(*noisy)
 
 
 @pytest.mark.parametrize("key", SAME)

@@ -1,6 +1,7 @@
 """What a run leaves on disk, from real runs on generated images."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from small_runs import without_times
 
 from normbench.__main__ import main
 from normbench.config import resolve
@@ -126,7 +129,7 @@ def test_tensorboard_is_one_run(finished):
     assert all(entry.is_file() and entry.name.startswith("events.out.tfevents") for entry in entries)
 
 
-@pytest.mark.parametrize("key", ["train_loss", "train_acc", "val_loss", "val_acc", "grad_norm", "lr"])
+@pytest.mark.parametrize("key", ["train_loss", "train_acc", "val_loss", "val_acc", "val_ece", "grad_norm", "lr"])
 def test_tensorboard_scalars_are_metrics(key, finished, events):
     rows = rows_of(finished[0])
     for seed in "012":
@@ -233,13 +236,12 @@ def snapshot(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def without_seconds(folder):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows_of(folder)]
+def timeless_rows(folder):
+    return [without_times(row) for row in rows_of(folder)]
 
 
 def scores(result):
-    times = ("seconds", "ms_per_step", "images_per_second")
-    return [{k: v for k, v in entry.items() if k not in times} for entry in result["replicates"]]
+    return [without_times(entry) for entry in result["replicates"]]
 
 
 def test_a_finished_run_is_not_repeated_and_force_redoes_it_to_the_same_bits(finished, typed, command, tmp_path):
@@ -258,13 +260,13 @@ def test_a_finished_run_is_not_repeated_and_force_redoes_it_to_the_same_bits(fin
         path: entry for path, entry in before.items() if path.name != ".lock"
     }
 
-    result, metrics = strict(folder / "result.json"), without_seconds(folder)
+    result, metrics = strict(folder / "result.json"), timeless_rows(folder)
     status, out, err = command(*typed, "force=true")
     assert (status, err) == (0, "")
     assert "finished already" not in out
     assert list((tmp_path / "outputs").iterdir()) == [folder]
     assert (folder / "metrics.csv").stat().st_mtime_ns > before[folder / "metrics.csv"][0]
-    assert without_seconds(folder) == metrics
+    assert timeless_rows(folder) == metrics
     assert scores(strict(folder / "result.json")) == scores(result)
     assert len(list((folder / "tensorboard").iterdir())) == 1  # the first run's curves are gone
 
@@ -433,7 +435,7 @@ def test_a_run_goes_on_when_there_is_room_again(small_disk, tiny, command, tmp_p
     assert command(*words, f"output={disk}")[0] == 0
     assert command(*words, f"output={tmp_path}/elsewhere")[0] == 0
     (folder,), (other,) = disk.iterdir(), (tmp_path / "elsewhere").iterdir()
-    assert without_seconds(folder) == without_seconds(other)
+    assert timeless_rows(folder) == timeless_rows(other)
 
 
 def test_a_folder_that_cannot_be_written(tiny, tmp_path, popen):
@@ -463,3 +465,50 @@ def test_time_is_told_in_training_seconds(finished):
     assert first == second
     assert result["seconds"] == pytest.approx(first + third, abs=0.002)
     assert 0 < result["seconds"] < time.process_time() + 120
+    rows = rows_of(finished[0])
+    for seed, entry in zip("012", result["replicates"], strict=True):
+        epochs = [float(row["epoch_seconds"]) for row in rows if row["seed"] == seed]
+        assert 0 < sum(epochs) <= entry["train_seconds"] + 0.002 < entry["seconds"]
+
+
+def test_time_is_that_of_all_sessions_and_training_apart_from_evaluation(tiny, compose, tmp_path, monkeypatch):
+    """By a clock on which a step takes a second, an evaluation a hundred, and nothing else any time."""
+    from normbench.training import loop
+    from normbench.training.run import Session
+    from normbench.training.signals import Stopped
+
+    now = [0.0]
+
+    def taking(seconds, function):
+        def call(*arguments, **options):
+            now[0] += seconds
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(loop, "evaluate", taking(100, loop.evaluate))
+    monkeypatch.setattr(Session, "step", taking(1, Session.step))
+    watch, calls = Session.watch, itertools.count(1)
+
+    def stopping(session, state):
+        if next(calls) == 4:  # after two steps, an evaluation and a step
+            session.request.number = 15
+        watch(session, state)
+
+    typed = (*tiny, "norm=none", "logging.progress=none", "logging.tensorboard=false")
+    told = []
+    for name in ("whole", "stopped"):
+        config = compose(*typed, f"output={tmp_path / name}")
+        if name == "stopped":
+            with monkeypatch.context() as patch:
+                patch.setattr(Session, "watch", stopping)
+                with pytest.raises(Stopped):
+                    execute(config)
+            now[0] += 10_000  # what passes in between does not count
+        result = execute(config)
+        (folder,) = (tmp_path / name).iterdir()
+        told.append([(float(row["epoch_seconds"]), float(row["seconds"])) for row in rows_of(folder)])
+        (entry,) = result["replicates"]
+        assert (entry["train_seconds"], entry["seconds"], result["seconds"]) == (4, 404, 404)
+    assert told == [[(2, 102), (2, 204)]] * 2

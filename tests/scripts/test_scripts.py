@@ -9,6 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+SECTIONS = ("Further outcomes", "Test-time augmentation")
+FURTHER = ("augment.tta=flip", "evaluation.target_acc=99.9")
+
+
 def script(name, *arguments, cwd):
     command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -17,10 +21,10 @@ def script(name, *arguments, cwd):
 
 @pytest.fixture(scope="module")
 def folder(tiny, popen, tmp_path_factory):
-    """A sweep typed by hand."""
+    """A sweep typed by hand, with test-time augmentation and a target that no run of this size reaches."""
     root = tmp_path_factory.mktemp("folder")
     typed = [word for word in tiny if not word.startswith(("batch_size", "epochs"))]
-    process = popen(root, "-m", "norm=batch,group", "batch_size=4,8", "epochs=2", "replicates=2", *typed)
+    process = popen(root, "-m", "norm=batch,group", "batch_size=4,8", "epochs=2", "replicates=2", *FURTHER, *typed)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return root
@@ -36,6 +40,9 @@ def test_any_folder_of_runs_gets_tables_and_figures(folder):
     assert text.startswith("# outputs\n")
     assert "| batch | 4 | 2 | finished |" in text
     assert "| 8 | group − batch | 2 |" in text
+    further, views = (text.split(f"## {title}\n")[1].split("\n## ")[0] for title in SECTIONS)
+    assert further.count("(0 of 2) |") == 4
+    assert "| group | 8 | 2 |" in views
     plotted = script("plot", "outputs", cwd=folder)
     assert plotted.returncode == 0, plotted.stderr
     names = {f"{name}.{kind}" for name in ("figure", "curves", "cost") for kind in ("png", "svg")}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_runs import outcomes
+from training_runs import STEPS, TECHNIQUES, outcomes
 
 from normbench.norms import NORMS
 from normbench.training import loop
@@ -29,6 +29,18 @@ def test_a_stacked_run_equals_the_run_of_each_seed_alone(run, norm):
         for a, b in zip(rows[2 * r : 2 * r + 2], alone_rows, strict=True):
             assert_close(a, b, 1e-8)
         assert_close(outcomes(stacked)[r], outcomes(alone)[0], 1e-8)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_so_it_does_under_every_technique(run, technique):
+    options = ["norm=batch", "precision=float64", *STEPS, *TECHNIQUES[technique]]
+    stacked, rows, _ = run(*options, "replicates=3", "stack=3", "seed=4")
+    alone, alone_rows, _ = run(*options, "seed=5")
+    assert alone["status"] == "finished"
+    for a, b in zip(rows[2:4], alone_rows, strict=True):
+        assert_close(a, b, 1e-8)
+    assert_close(outcomes(stacked)[1], outcomes(alone)[0], 1e-8)
+    assert rows[1]["train_loss"] != rows[3]["train_loss"]
 
 
 def test_stacks_of_different_sizes_give_the_same_run(run):

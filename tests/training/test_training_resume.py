@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from training_runs import command, metrics, only_folder, outcomes
+from training_runs import STEPS, TECHNIQUES, command, metrics, only_folder, outcomes
 
 from normbench.training import run as run_module
 from normbench.training.signals import Stopped
@@ -17,7 +17,19 @@ OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augmen
 @pytest.mark.parametrize("stop_at", [1, 5, 12, 13, 14, 20, 26, 29, 31, 33, 40, 62])
 def test_stopped_at_any_moment_and_resumed(run, monkeypatch, tmp_path, stop_at):
     """A run is watched at each step and at each batch of an evaluation and of the precise statistics."""
-    whole, rows, _ = run(*OPTIONS, "norm.momentum=0.1")
+    assert_goes_on(run, monkeypatch, tmp_path, OPTIONS, stop_at)
+
+
+# In the second epoch; with views also while the test images are evaluated under them.
+@pytest.mark.parametrize(("technique", "stop_at"), [*((name, 8) for name in TECHNIQUES), ("views", 14)])
+def test_so_it_is_under_every_technique(run, monkeypatch, tmp_path, technique, stop_at):
+    options = ("norm=batch", *STEPS, *TECHNIQUES[technique])
+    assert_goes_on(run, monkeypatch, tmp_path, options, stop_at)
+
+
+def assert_goes_on(run, monkeypatch, tmp_path, options, stop_at):
+    """Whether a run that is stopped when it is watched for the `stop_at`-th time ends as one that is not."""
+    whole, rows, _ = run(*options, output=tmp_path / "whole")
     calls, watch = [0], run_module.Session.watch
 
     def stopping(session, state):
@@ -28,9 +40,9 @@ def test_stopped_at_any_moment_and_resumed(run, monkeypatch, tmp_path, stop_at):
 
     monkeypatch.setattr(run_module.Session, "watch", stopping)
     with pytest.raises(Stopped) as stopped:
-        run(*OPTIONS, output=tmp_path / "resumed")
+        run(*options, output=tmp_path / "resumed")
     assert stopped.value.exit_status == 143
-    resumed, resumed_rows, _ = run(*OPTIONS, output=tmp_path / "resumed")
+    resumed, resumed_rows, _ = run(*options, output=tmp_path / "resumed")
     assert calls[0] > stop_at
     assert "repeated" not in resumed
     assert resumed_rows == rows
@@ -106,7 +118,8 @@ def test_a_failed_run_is_recorded_and_taken_up_again(run, monkeypatch):
 
 def test_two_processes_share_each_batch(tmp_path):
     """torchrun with sync_batch equals one process with batch, and writes its records once."""
-    options = ("precision=float64", "replicates=2", "stack=2", "augment.mixup=0.3", "optim.clip_norm=1.0")
+    options = ["precision=float64", "replicates=2", "stack=2", "optim.clip_norm=1.0"]
+    options += ["augment.mixup=0.3", "augment.cutmix=1", "augment.resize=[[0,16],[0.5,32]]", "augment.tta=flip"]
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "normbench")
     two = command("norm=sync_batch", *options, output=tmp_path / "two", launcher=launcher)
     one = command("norm=batch", *options, output=tmp_path / "one")

@@ -5,18 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torchvision.transforms.v2.functional as tv
 from torch import nn
 from torch.nn import functional as F
 
 from normbench.cli import normalize, plan
 from normbench.config import make_model, resolve
 from normbench.data import load_dataset
-from normbench.data.inputs import Inputs
 from normbench.norms import NORMS
 from normbench.norms.plain import Conv2d, Linear
-from normbench.training.augment import Epoch, mean_losses, with_border
-from normbench.training.evaluate import evaluate
+from normbench.random import derive
 from normbench.training.optimizer import (
     clip_gradients,
     gradient_norms,
@@ -24,22 +21,11 @@ from normbench.training.optimizer import (
     make_optimizer,
     scaled_lr,
 )
-from normbench.random import derive
-
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 def config(*overrides):
     jobs, _, _ = plan(normalize(["data=patterns", *overrides]), False)
     return resolve(jobs[0].config)
-
-
-def augment(crop=0, flip=False, mixup=0.0):
-    return SimpleNamespace(crop=crop, flip=flip, mixup=mixup)
-
-
-def images(n, seed=0):
-    return torch.randint(256, (n, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 class PlainResNet8(nn.Module):
@@ -134,78 +120,6 @@ def test_a_whole_run_equals_a_plain_pytorch_loop(run):
     assert entry["test_loss"] == pytest.approx(F.cross_entropy(logits, data.test_labels).item(), rel=1e-9)
 
 
-def test_crop_and_flip_equal_torchvisions():
-    originals, labels = images(20), torch.arange(20)
-    epoch = Epoch(with_border(originals, 4), labels, [7, 8], 3, augment(crop=4, flip=True), batch_size=6)
-    assert epoch.steps == 3
-    seen = []
-    for step in range(3):
-        batch, truth, partners = epoch.batch(step)
-        assert partners is None
-        assert batch.shape == (6, 32, 32, 2, 3)
-        for r in range(2):
-            for i in range(6):
-                at = 6 * step + i
-                index = epoch.order[at, r]
-                padded = tv.pad(originals[index].permute(2, 0, 1), [4])
-                expected = tv.crop(padded, int(epoch.top[at, r]), int(epoch.left[at, r]), 32, 32)
-                if epoch.flip[at, r]:
-                    expected = tv.horizontal_flip(expected)
-                assert torch.equal(batch[i, :, :, r].permute(2, 0, 1), expected)
-                assert truth[r, i] == index
-                seen.append((r, int(index)))
-    assert len(set(seen)) == 36  # each image at most once a replicate
-    assert epoch.top.min() >= 0
-    assert epoch.top.max() <= 8
-
-
-def test_augmentation_is_drawn_over_its_whole_range_and_anew_each_epoch():
-    epochs = [Epoch(images(2000), torch.zeros(2000), [1], e, augment(4, True), 10) for e in (0, 1)]
-    for epoch in epochs:
-        assert set(epoch.top.flatten().tolist()) == set(epoch.left.flatten().tolist()) == set(range(9))
-        assert 0.45 < epoch.flip.double().mean() < 0.55
-        assert torch.equal(epoch.order.flatten().sort().values, torch.arange(2000))
-    assert not torch.equal(epochs[0].order, epochs[1].order)
-    assert not torch.equal(epochs[0].flip, epochs[1].flip)
-
-
-def test_processes_take_the_parts_of_one_batch():
-    whole = Epoch(with_border(images(32), 4), torch.arange(32), [0, 1], 0, augment(4, True, 0.5), 8)
-    parts = [
-        Epoch(with_border(images(32), 4), torch.arange(32), [0, 1], 0, augment(4, True, 0.5), 8, (k, 2)) for k in (0, 1)
-    ]
-    x, labels, (others, other_labels, share) = whole.batch(2)
-    pieces = [part.batch(2) for part in parts]
-    assert torch.equal(x, torch.cat([piece[0] for piece in pieces]))
-    assert torch.equal(labels, torch.cat([piece[1] for piece in pieces], 1))
-    assert torch.equal(others, torch.cat([piece[2][0] for piece in pieces]))
-    assert torch.equal(other_labels, torch.cat([piece[2][1] for piece in pieces], 1))
-    assert all(torch.equal(share, piece[2][2]) for piece in pieces)
-
-
-def test_mixup_pairs_each_image_with_another_and_the_loss_equals_soft_targets():
-    epoch = Epoch(images(16), torch.arange(16) % 10, [5], 0, augment(mixup=0.4), 8)
-    batch, labels, (others, other_labels, share) = epoch.batch(1)
-    assert torch.equal(others, batch.roll(1, 0))
-    assert torch.equal(other_labels, labels.roll(1, 1))
-    assert share.shape == (1,)
-    assert 0 < share.item() < 1
-    logits = torch.randn(1, 8, 10, dtype=torch.float64)
-    soft = share * F.one_hot(labels, 10) + (1 - share) * F.one_hot(other_labels, 10)
-    expected = F.cross_entropy(logits[0], soft[0], label_smoothing=0.2)
-    loss = share * mean_losses(logits, labels, 0.2) + (1 - share) * mean_losses(logits, other_labels, 0.2)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_inputs_are_standardized_per_channel():
-    dataset = SimpleNamespace(mean=MEAN, std=STD)
-    x = images(4)
-    y = Inputs(dataset, "cpu", torch.float64).repeated(x, 2)
-    expected = tv.normalize(x.permute(0, 3, 1, 2).double() / 255, MEAN, STD)
-    torch.testing.assert_close(y, expected.repeat(1, 2, 1, 1), rtol=1e-12, atol=1e-12)
-    assert y.is_contiguous(memory_format=torch.channels_last)
-
-
 def optim(**options):
     return SimpleNamespace(
         **({"warmup_samples": 0, "schedule": "cosine", "milestones": [0.5, 0.75], "gamma": 0.1} | options)
@@ -257,23 +171,6 @@ def test_gradient_norms_and_clipping_are_each_replicates_own():
         assert norms[r].item() == pytest.approx(norm.item(), rel=1e-9)
         for a, b in zip(stacked.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(a.grad.chunk(3)[r], b.grad, rtol=1e-9, atol=1e-12)
-
-
-def test_evaluation_by_hand_and_logits_that_are_not_finite():
-    dataset = SimpleNamespace(mean=MEAN, std=STD)
-    labels = torch.tensor([0, 1, 2, 3, 4])
-    logits = torch.randn(2, 5, 10, dtype=torch.float64)
-    logits[0, range(5), labels] = 9.0
-    logits[1, 0, 0] = 9.0
-    logits[1, 1] = float("nan")  # argmax of NaNs is a class like any other, maybe the right one
-    logits[1, 2:, 9] = 20.0
-    parts = iter(logits.split(2, 1))
-    losses, accuracies = evaluate(
-        lambda x: next(parts), images(5), labels, Inputs(dataset, "cpu", torch.float64), 2, batch_size=2
-    )
-    assert accuracies == [100.0, 20.0]
-    assert losses[0] == pytest.approx(F.cross_entropy(logits[0], labels).item())
-    assert math.isnan(losses[1])
 
 
 def test_derived_seeds_differ_by_seed_purpose_and_counter():

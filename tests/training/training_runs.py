@@ -6,34 +6,53 @@ import subprocess
 import sys
 from pathlib import Path
 
+from small_runs import TINY, without_times
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "data=patterns",
+    *TINY,
     "data.train_size=96",
     "data.val_size=100",
     "data.test_size=100",
     "evaluation.batch_size=100",
     "evaluation.precise_images=60",
-    "epochs=2",
     "batch_size=8",
-    "threads=1",
-    "model.width=8",
     "logging.progress=none",
     "logging.tensorboard=false",
     "logging.grad_norm_steps=5",
 ]
 
+# What may be wrong with training, and what may help it: name → overrides. A handful of steps show each.
+STEPS = ("data.train_size=32", "data.val_size=10", "data.test_size=10", "evaluation.precise_images=0")
+TECHNIQUES = {
+    "mixup": ["augment.mixup=0.4"],
+    "cutmix": ["augment.cutmix=1"],
+    "mixup and cutmix": ["augment.mixup=0.4", "augment.cutmix=1"],
+    "label smoothing": ["augment.label_smoothing=0.1"],
+    "resizing": ["augment.resize=[[0,16],[0.3,24],[0.6,32]]"],
+    "views": ["augment.tta=zoom_rotate_crop", "augment.tta_average=probabilities"],
+    "raw": ["data.input=raw"],
+    "unit": ["data.input=unit", "data.channel_scale=3", "data.test_channel_scale=1"],
+    "symmetric": ["data.input=symmetric"],
+    "per_image": ["data.input=per_image"],
+    "min_max": ["data.input=min_max"],
+    "percentile": ["data.input=percentile"],
+    "three_sigma": ["data.input=three_sigma"],
+    "noise": ["data.noise=gaussian", "data.noise_strength=0.2", "data.bits=5", "data.test_noise=rician"],
+    "wrong labels": ["data.label_noise=0.5"],
+    "brightness": ["data.labels=brightness", "evaluation.target_acc=50"],
+}
+
 
 def metrics(folder: Path) -> list[dict]:
     """metrics.csv as text, without the times."""
     with open(folder / "metrics.csv") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [without_times(row) for row in csv.DictReader(file)]
 
 
 def outcomes(result: dict) -> list[dict]:
     """The entries of a result without what a clock measured and how many were stacked."""
-    clock = ("seconds", "ms_per_step", "images_per_second", "stack")
-    return [{key: value for key, value in entry.items() if key not in clock} for entry in result["replicates"]]
+    return [{k: v for k, v in without_times(entry).items() if k != "stack"} for entry in result["replicates"]]
 
 
 def command(*overrides, output, launcher=("-m", "normbench")) -> subprocess.Popen:

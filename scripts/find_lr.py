@@ -1,0 +1,89 @@
+"""Find the learning rate of a run by a range test: the loss while the rate grows exponentially, arXiv 1506.01186.
+
+python scripts/find_lr.py norm=group batch_size=32 replicates=3      → outputs/find_lr/RUN_ID/: curves.csv and figure
+python scripts/find_lr.py norm=none --low 1e-4 --rule minimum/10     → the same over fewer decades, by the other rule
+
+It takes the overrides of a run, and trains a fresh network of each of its seeds. Rates are in the unit of optim.lr, at
+batch size 128. The last line can be pasted into a command: the median over the seeds.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from normbench.analysis.collect import write
+from normbench.analysis.figures import save
+from normbench.analysis.lr_figure import lr_figure
+from normbench.cli import normalize, plan
+from normbench.config import resolve
+from normbench.errors import InputError, UserError, choices_text, one_line
+from normbench.records.directory import plainly
+from normbench.records.identity import run_id
+from normbench.training.find_lr import HIGH, LOW, RULES, STEPS, LrTest, median_rate
+from normbench.training.run import range_test
+
+
+@one_line
+def main() -> None:
+    arguments = command_line()
+    jobs, _, _ = plan(normalize(arguments.overrides), multirun=True)
+    if len(jobs) > 1:
+        raise UserError(f"{' '.join(arguments.overrides)}: {len(jobs)} runs; the range test takes one")
+    config = resolve(jobs[0].config)
+    folder = arguments.to or Path(config.output, "find_lr", run_id(config))
+    test = range_test(config, low=arguments.low, high=arguments.high, steps=arguments.steps)
+
+    suggestions = test.suggestions(arguments.rule)
+    for seed, said in suggestions.items():
+        print(f"seed {seed}: {'no rate' if said.lr is None else f'optim.lr={said.lr:.2g}'}: {said.verdict}")
+    write(table(test, arguments.rule), folder / "curves.csv")
+    title = f"{config.model.name}, {config.norm.name}, batch size {config.batch_size}"
+    with plainly(folder):
+        figure = lr_figure(test, arguments.rule, title=title, footer=run_id(config))
+        print(folder / "curves.csv", *save(figure, folder, "figure"), sep="\n")
+    rate = median_rate(suggestions.values())
+    print("no rate" if rate is None else f"optim.lr={rate:.2g}")
+
+
+def command_line() -> argparse.Namespace:
+    """What was typed. Raises UserError for what is not understood."""
+
+    def refuse(message):
+        raise UserError(f"{message} (see --help)")
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = refuse
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for a run: python -m normbench --help")
+    parser.add_argument("--low", type=float, default=LOW, help=f"the first rate ({LOW:g})")
+    parser.add_argument("--high", type=float, default=HIGH, help=f"the last rate ({HIGH:g})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"SGD steps from one to the other ({STEPS})")
+    parser.add_argument("--rule", default=RULES[0], help=f"{' or '.join(RULES)} ({RULES[0]})")
+    parser.add_argument("--to", type=Path, help="folder for the table and the figure (outputs/find_lr/RUN_ID)")
+    arguments = parser.parse_intermixed_args()
+    if arguments.rule not in RULES:
+        raise InputError("rule", arguments.rule, choices_text(arguments.rule, RULES))
+    return arguments
+
+
+def table(test: LrTest, rule: str) -> pd.DataFrame:
+    """A row a step and seed, up to where it diverged. smoothed_lr: the rate that the moving average stands for."""
+    parts = []
+    for seed, said in test.suggestions(rule).items():
+        steps = len(test.losses[seed]) if said.diverged is None else said.diverged + 1
+        columns = {
+            "seed": seed,
+            "step": range(1, steps + 1),
+            "lr": test.rates[:steps],
+            "optimizer_lr": test.optimizer_rates[:steps],
+            "loss": test.losses[seed][:steps],
+            "smoothed": pd.Series(said.smoothed).reindex(range(steps)),
+            "smoothed_lr": pd.Series(said.smoothed_rates).reindex(range(steps)),
+            "diverged": [step == said.diverged for step in range(steps)],
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""A study: its experiment file, read once, and tables of this version and of earlier ones."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from normbench.analysis.claims import decide
+from normbench.analysis.collect import write
+from normbench.analysis.figures import cost_figure, curves_figure, sweep_figure
+from normbench.analysis.study import NEEDED, study_of
+from normbench.analysis.tables import summary
+from normbench.errors import InputError, UserError
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """Writes the experiment file of a study of this test's own, named mine."""
+    path = tmp_path / "conf" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    for module in ("normbench.config", "normbench.analysis.collect", "normbench.analysis.study"):
+        monkeypatch.setattr(f"{module}.conf_dir", lambda: tmp_path / "conf")
+    return path
+
+
+def test_the_experiment_file_has_the_title_the_claims_and_more(experiment):
+    experiment.write_text("""# @package _global_
+# make study STUDY=mine
+# Does GroupNorm care?
+study: mine
+tunes: lr
+data: {root: "${oc.env:NOWHERE}"}
+claims:
+  - name: flat
+    statement: >
+      GroupNorm does not care
+      for the batch size
+    source: Wu & He 2018, arXiv 1803.08494
+    kind: spread
+    where: {method: none, batch_size: [2, 8]}
+    over: batch_size
+    margin: 1.5
+  - name: both
+    statement: The noise matters more to raw inputs.
+    source: nobody
+    kind: interaction
+    where: {augment.mixup: 0, data.noise: [none, rician]}
+    over: [data.noise, data.input]
+""")
+    study = study_of("mine", None)
+    flat, both = study.claims
+    assert flat.statement == "GroupNorm does not care for the batch size"
+    assert (flat.kind, flat.metric, flat.over, flat.margin) == ("spread", "test_acc", "batch_size", 1.5)
+    assert flat.where == {"method": "none", "batch_size": [2, 8]}
+    assert both.over == ["data.noise", "data.input"]
+    assert both.where == {"augment.mixup": 0, "data.noise": ["none", "rician"]}
+    assert study.title == "Does GroupNorm care?"
+    assert (study.says("tunes"), study.says("figure")) == ("lr", None)
+    experiment.write_text("study: mine\n")
+    assert study_of("mine", None).claims == []
+
+
+def test_a_file_that_is_no_yaml_is_one_line(experiment):
+    experiment.write_text("claims: [{name: a\n")
+    with pytest.raises(UserError, match=re.escape("experiment mine: ")) as error:
+        study_of("mine", None)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="choices: mine"):
+        study_of("mien", None)
+
+
+def test_a_folder_says_nothing(tmp_path):
+    study = study_of(str(tmp_path), None)
+    assert (study.folder, study.claims, study.says("figure")) == (tmp_path, [], None)
+    assert study.title == f"The runs in the folder {tmp_path.name}."
+
+
+def test_tables_of_earlier_versions_still_give_a_summary_and_figures(tmp_path):
+    """Those had fewer outcomes; what the study names has to be there all the same."""
+    study = study_of("batch_size", None)
+    named = [*NEEDED, "norm.ghost_size", "test_acc_precise"]
+    write(study.runs[[column for column in study.runs if column in named]], tmp_path / "runs.csv")
+    write(study.curves, tmp_path / "curves.csv")
+    old = study_of("batch_size", tmp_path)
+    verdicts = decide(old.claims, old.runs)
+    assert verdicts == decide(study.claims, study.runs)
+    assert summary("a", "b", old.runs, verdicts) == summary("a", "b", study.runs, verdicts)
+    wanted = old.says("figure")
+    assert sweep_figure(old.runs, wanted["panels"][:1]).axes
+    assert curves_figure(old.curves, old.runs, **wanted["curves"]).axes
+    assert cost_figure(old.runs, **wanted["cost"]).axes
+    plain = old.runs.drop(columns="test_acc_precise")
+    assert "test, precise statistics" not in summary("a", "b", plain, [])
+    (tmp_path / "runs.csv").write_text(pd.DataFrame(columns=NEEDED[:-1]).to_csv())
+    with pytest.raises(UserError, match=re.escape(f"(without {NEEDED[-1]})")):
+        _ = study_of("batch_size", tmp_path).runs
