@@ -61,12 +61,11 @@ def _main(command: list[str]) -> int:
             return 0
         run_sweep(runs, for_hydra)
         return print_sweep(runs)
-    except (Stopped, KeyboardInterrupt) as stopped:
-        number = getattr(stopped, "number", signal.SIGINT)
+    except (Stopped, KeyboardInterrupt) as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         if int(os.environ.get("RANK", 0)) == 0:
-            name, command = signal.Signals(number).name, os.environ["NORMBENCH_COMMAND"]
-            print(f"normbench: stopped by {name}; to go on: {command}", file=sys.stderr)
-        return 128 + number
+            print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
+        return stopped.exit_status
 
 
 def _hydra(arguments: list[str], task) -> None:

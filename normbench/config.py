@@ -191,6 +191,8 @@ def any_of(*checks: Check) -> Check:
 POSITIVE = number(lambda v: v > 0, "> 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "≥ 0")
 SHARE = number(lambda v: 0 <= v < 1, "from 0 to below 1")
+STRENGTH = number(lambda v: 0 <= v <= 10, "from 0 to 10")
+FACTOR = number(lambda v: 1e-9 <= v <= 1e9, "from 1e-9 to 1e9")  # float32 holds its squares
 
 CHECKS: dict[str, Check] = {
     "batch_size": integer(1),
@@ -225,13 +227,13 @@ CHECKS: dict[str, Check] = {
     "data.labels": one_of(LABELS),
     "data.label_noise": SHARE,
     "data.noise": one_of(NOISES),
-    "data.noise_strength": NOT_NEGATIVE,
+    "data.noise_strength": STRENGTH,
     "data.bits": integer(4, 8),
-    "data.channel_scale": POSITIVE,
+    "data.channel_scale": FACTOR,
     "data.test_noise": optional(one_of(NOISES)),
-    "data.test_noise_strength": optional(NOT_NEGATIVE),
+    "data.test_noise_strength": optional(STRENGTH),
     "data.test_bits": optional(integer(4, 8)),
-    "data.test_channel_scale": optional(POSITIVE),
+    "data.test_channel_scale": optional(FACTOR),
     "augment.name": text,
     "augment.crop": integer(0, 31),
     "augment.flip": boolean,
@@ -288,8 +290,9 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
 
     config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in
-    which device, precision, stack, norm.momentum, optim.lr, optim.warmup_samples and data.test_* are settled, less what
-    an experiment file says about its study. Raises InputError.
+    which device, precision, stack, norm.momentum, optim.lr, optim.warmup_samples, evaluation.batch_size, data.test_*
+    and what has no effect (the strength of no noise, the average over no views) are settled, less what an experiment
+    file says about its study. Raises InputError.
     """
     config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
     try:
@@ -395,6 +398,8 @@ def _settle(config, processes) -> None:
     for prefix in ("", "test_"):  # no noise has no strength: one run, not several
         if config.data[f"{prefix}noise"] == "none":
             config.data[f"{prefix}noise_strength"] = 0
+    if config.augment.tta == "none":  # nothing is averaged: the same
+        config.augment.tta_average = "logits"
     if config.norm.get("momentum") == "scaled":
         local = config.batch_size if config.norm.name == "sync_batch" else config.batch_size // processes
         config.norm.momentum = 1 - 0.9 ** (config.norm.get("ghost_size", local) / 128)

@@ -254,11 +254,15 @@ class Watch:
 def estimates(runs: list[Run]) -> list[float]:
     """Seconds that each run takes from its start, on this machine and alone on it.
 
-    From the finished runs of the same model, method, batch size and stack; where there is none, from a few steps.
+    From the finished runs of the same model, method, batch size, augmentation and stack; where there is none, from a
+    few steps.
     """
 
     def kind(config):
-        return (*(str(config[key]) for key in ("model", "norm", "batch_size", "precision")), min(config.stack, 8))
+        return (
+            *(str(config[key]) for key in ("model", "norm", "batch_size", "precision", "augment", "evaluation")),
+            min(config.stack, 8),
+        )
 
     from normbench.training.run import trial
 

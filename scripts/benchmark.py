@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from normbench.cli import plan
 from normbench.config import resolve
 from normbench.data import load_dataset
-from normbench.training.loop import train
+from normbench.training.loop import Unwatched, train
 from normbench.training.processes import Processes
 
 WARM_UP = 5
@@ -94,7 +94,7 @@ class Enough(Exception):
     pass
 
 
-class StopWatch:
+class StopWatch(Unwatched):
     """Stands in for a run's session: no records, an end after so many steps."""
 
     def __init__(self, steps):
@@ -104,9 +104,6 @@ class StopWatch:
         self.left -= 1
         if self.left == 0:
             raise Enough
-
-    def begin(self, *_):
-        pass
 
 
 def our_loop(data, overrides, replicates, steps) -> float:

@@ -7,7 +7,7 @@ It takes the overrides of a run, and trains a fresh network of each of its seeds
 batch size 128. The last line can be pasted into a command: the median over the seeds.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +17,10 @@ from normbench.analysis.figures import save
 from normbench.analysis.lr_figure import lr_figure
 from normbench.cli import normalize, plan
 from normbench.config import resolve
-from normbench.errors import InputError, UserError, choices_text, one_line
+from normbench.errors import CommandLine, InputError, UserError, choices_text, one_line
 from normbench.records.directory import plainly
 from normbench.records.identity import run_id
-from normbench.training.find_lr import HIGH, LOW, RULES, STEPS, LrTest, median_rate
+from normbench.training.find_lr import HIGH, LOW, RULES, STEPS, LrTest, Suggestion, median_rate
 from normbench.training.run import range_test
 
 
@@ -37,23 +37,18 @@ def main() -> None:
     suggestions = test.suggestions(arguments.rule)
     for seed, said in suggestions.items():
         print(f"seed {seed}: {'no rate' if said.lr is None else f'optim.lr={said.lr:.2g}'}: {said.verdict}")
-    write(table(test, arguments.rule), folder / "curves.csv")
+    write(table(test, suggestions), folder / "curves.csv")
     title = f"{config.model.name}, {config.norm.name}, batch size {config.batch_size}"
     with plainly(folder):
-        figure = lr_figure(test, arguments.rule, title=title, footer=run_id(config))
+        figure = lr_figure(test, suggestions, arguments.rule, title=title, footer=run_id(config))
         print(folder / "curves.csv", *save(figure, folder, "figure"), sep="\n")
     rate = median_rate(suggestions.values())
     print("no rate" if rate is None else f"optim.lr={rate:.2g}")
 
 
-def command_line() -> argparse.Namespace:
+def command_line() -> Namespace:
     """What was typed. Raises UserError for what is not understood."""
-
-    def refuse(message):
-        raise UserError(f"{message} (see --help)")
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = refuse
+    parser = CommandLine(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for a run: python -m normbench --help")
     parser.add_argument("--low", type=float, default=LOW, help=f"the first rate ({LOW:g})")
     parser.add_argument("--high", type=float, default=HIGH, help=f"the last rate ({HIGH:g})")
@@ -66,10 +61,10 @@ def command_line() -> argparse.Namespace:
     return arguments
 
 
-def table(test: LrTest, rule: str) -> pd.DataFrame:
+def table(test: LrTest, suggestions: dict[int, Suggestion]) -> pd.DataFrame:
     """A row a step and seed, up to where it diverged. smoothed_lr: the rate that the moving average stands for."""
     parts = []
-    for seed, said in test.suggestions(rule).items():
+    for seed, said in suggestions.items():
         steps = len(test.losses[seed]) if said.diverged is None else said.diverged + 1
         columns = {
             "seed": seed,

@@ -4,12 +4,11 @@ python scripts/probe.py inputs                                       → results
 python scripts/probe.py inputs norm=batch,group data.channel_scale=10000 --to somewhere
 """
 
-import argparse
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.errors import InputError, choices_text, one_line
+from normbench.errors import CommandLine, InputError, choices_text, one_line
 from normbench.probes import Findings, inputs, keep
 
 # A probe: overrides → Findings. To add one: a function in normbench/probes/ and a line here.
@@ -20,7 +19,7 @@ PROBES: dict[str, Callable[[list[str]], Findings]] = {
 
 @one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("probe", help=f"which one: {', '.join(PROBES)}")
     parser.add_argument(
         "overrides", nargs="*", help="key=value, as for a run; keys that the probe varies: several values"

@@ -50,6 +50,7 @@ from pandas.api.types import is_numeric_dtype
 from normbench.analysis.statistics import (
     Interval,
     bca_interval,
+    best_of,
     holm,
     interaction,
     slope_weights,
@@ -240,7 +241,7 @@ def _line(value) -> str:
 class _Cell:
     """The replicates of one cell by seed: their value (NaN where there is none), and what became of them.
 
-    remark: which value `best` chose.
+    remark: which value `best` chose, and how many lack a suggested rate.
     """
 
     label: str
@@ -283,21 +284,26 @@ def _select(claim: Claim, key: str, selector: dict, runs: pd.DataFrame) -> pd.Da
     return runs[chosen]
 
 
-def _best(claim: Claim, key: str, column: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def _best(claim: Claim, key: str, label: str, column: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The rows at the value of `column` with the highest mean validation accuracy, and a remark on which that is."""
     _require(claim, f"{key}.best", column, column, rows.columns)
-    means = rows[rows.status.isin(OVER)].groupby(column).val_acc.mean().dropna()
-    if means.empty:
+    over = rows[rows.status.isin(OVER) & rows[column].notna() & rows.val_acc.notna()]
+    if over.empty:
         return rows[:0], ""
-    tried = "value" if len(means) == 1 else f"of {len(means)} values"
-    return rows[rows[column] == means.idxmax()], f"{key}: {column}={_line(means.idxmax())} is the best {tried}"
+    best = best_of(over.val_acc, over[column])
+    remark = (
+        f"{label}: {column}={_line(best.value)} is the best " + ("value", f"of {best.tried} values")[best.tried > 1]
+    )
+    if best.tried > 1 and best.edge:
+        remark += f", the {best.edge} of the grid: widen it"
+    return rows[rows[column] == best.value], remark
 
 
 def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame) -> _Cell:
     """Raises InputError where a seed has more than one row, or the metric is no column of numbers."""
     rows, remark = _select(claim, key, selector, runs), ""
     if "best" in selector:
-        rows, remark = _best(claim, key, selector["best"], rows)
+        rows, remark = _best(claim, key, label, selector["best"], rows)
     metric = selector.get("metric", claim.metric)
     numbers = [column for column in runs if is_numeric_dtype(runs[column]) or runs[column].isna().all()]
     _require(claim, f"{key}.metric" if "metric" in selector else "metric", metric, metric, numbers, "column of numbers")
@@ -309,7 +315,12 @@ def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame
     rows = rows.set_index("seed")
     values = rows[metric].astype(float)
     values = values.where(rows.status.isin(OVER) & np.isfinite(values))
-    return _Cell(label, metric, values, rows.status.eq("diverged"), _censored(rows, metric), remark)
+    diverged = rows.status.eq("diverged")
+    if metric == "suggested_lr":  # what became of the training has nothing to do with it
+        diverged &= False
+        if none := (rows.status.isin(OVER) & values.isna()).sum():
+            remark = "; ".join(filter(None, (remark, f"{label}: no suggested rate for {none} of {len(rows)}")))
+    return _Cell(label, metric, values, diverged, _censored(rows, metric), remark)
 
 
 def _censored(rows: pd.DataFrame, metric: str) -> pd.Series:
@@ -519,8 +530,8 @@ def _judge(claim: Claim, runs: pd.DataFrame) -> Verdict:
 def decide(claims: list[Claim], runs: pd.DataFrame) -> list[Verdict]:
     """A verdict for each claim, in their order.
 
-    runs: a row a replicate, with at least the columns run_id, seed, status and those that the claims name. Raises
-    UserError for a column that is not there, and for a cell with several runs of one seed.
+    runs: a row a replicate, with at least the columns run_id, seed, status, val_acc and those that the claims name.
+    Raises UserError for a column that is not there, and for a cell with several runs of one seed.
     """
     verdicts = [_judge(claim, runs) for claim in claims]
     tested = [index for index, verdict in enumerate(verdicts) if not math.isnan(verdict.p)]

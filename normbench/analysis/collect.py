@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,15 @@ from yaml import YAMLError
 from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME
 from normbench.analysis.statistics import mcnemar
 from normbench.cli import normalize, plan
-from normbench.config import CORRUPTIONS, choices, conf_dir, samples_per_epoch
+from normbench.config import (
+    CORRUPTIONS,
+    GROUPS,
+    choices,
+    conf_dir,
+    default_config,
+    flatten,
+    samples_per_epoch,
+)
 from normbench.errors import InputError, UserError, choices_text
 from normbench.records.directory import OVER, RunDirectory, plainly
 from normbench.records.identity import identity
@@ -216,12 +225,18 @@ def _scalar(value):
 
 
 def _named(key: str, runs: list[dict]) -> bool:
-    """Whether the choice of its group, such as augment=mixup, says all that a key says; `options` has those of norm."""
+    """Whether the choice of its group, such as augment=mixup, says what a key is in each run; `options` has norm's."""
     group, _, option = key.partition(".")
-    if group == "norm" or option == "name":
+    if group not in GROUPS or group == "norm" or option == "name":
         return False
-    pairs = {(leaves.get(f"{group}.name"), str(leaves.get(key))) for leaves in runs}
-    return len(pairs) == len({name for name, _ in pairs})
+    files = [(leaves.get(f"{group}.name"), leaves.get(key)) for leaves in runs]
+    return all(name in choices(group) and _own(group, name).get(key) == value for name, value in files)
+
+
+@cache
+def _own(group: str, choice: str) -> dict[str, object]:
+    """The keys and values of a choice's file."""
+    return flatten(default_config({group: choice}))
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -34,6 +34,8 @@ AXIS_LABELS = {
     "data.bits": "intensity resolution (bits)",
     "data.channel_scale": "factor on the red channel",
     "data.label_noise": "label noise (share of labels)",
+    "data.test_noise": "noise in the test images",
+    "augment.name": "technique",
     "augment.mixup": "mixup α",
     "augment.cutmix": "cutmix α",
     "augment.label_smoothing": "label smoothing ε",
@@ -283,7 +285,7 @@ def set_title(axes, title: str, lines: list[Line]) -> None:
 def scale_of(values: pd.Series) -> tuple[str, Callable[[pd.Series], pd.Series]]:
     """The axis that suits the values, and a function to their places on it.
 
-    `text`; `log` for batch sizes and where each is the smallest times a power of 2; else `linear`.
+    `text`; `log` for batch sizes, where each is the smallest times a power of 2, and over two decades; else `linear`.
     """
     if is_bool_dtype(values) or not is_numeric_dtype(values):
         names = {name: i for i, name in enumerate(dict.fromkeys(values.map(typed)))}
@@ -291,7 +293,8 @@ def scale_of(values: pd.Series) -> tuple[str, Callable[[pd.Series], pd.Series]]:
     if values.name in ("batch_size", "stats_batch"):
         return "log", lambda cells: cells
     doublings = np.log2(values / values.min()) if values.min() > 0 else np.array([0.5])
-    return ("log" if np.allclose(doublings, np.round(doublings)) else "linear"), lambda cells: cells
+    log = np.allclose(doublings, np.round(doublings)) or doublings.max() >= np.log2(100)
+    return "log" if log else "linear", lambda cells: cells
 
 
 def dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True) -> None:

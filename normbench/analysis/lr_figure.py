@@ -4,17 +4,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normbench.analysis import drawing
-from normbench.training.find_lr import LrTest, median_rate
+from normbench.training.find_lr import LrTest, Suggestion, median_rate
 
 
 @drawing.style()
-def lr_figure(test: LrTest, rule: str, *, title: str, footer: str = "") -> Figure:
+def lr_figure(test: LrTest, suggestions: dict[int, Suggestion], rule: str, *, title: str, footer: str = "") -> Figure:
     """A thin line for the losses of each replicate, a strong one for their moving average, a marker at its suggestion.
 
-    rule: as for `suggest`. footer: a line of small print. The loss axis is a log one where the averages span more than
-    a factor of ten; above it leaves room for twice what the averages begin with.
+    suggestions: of the test, by seed, by that rule. footer: a line of small print. The loss axis is a log one where the
+    averages span more than a factor of ten; above it leaves room for twice what the averages begin with.
     """
-    suggestions = test.suggestions(rule)
     looks = drawing.looks_of(suggestions)
     figure, (axes,) = drawing.grid_of(1)
     axes.axhline(test.chance, color="0.6", lw=0.8, ls=drawing.SECOND, label=f"guessing: {test.chance:.3g}")

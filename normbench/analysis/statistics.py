@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from scipy import stats
 
 # Differences of equal accuracies differ in their last bits; that is no variance to test against.
@@ -23,6 +25,29 @@ class Interval:
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a grid: its mean score, from n scores, and how many values were tried.
+
+    edge: "lowest" or "highest" where it is the first or the last number of the grid, else empty.
+    """
+
+    value: object
+    mean: float
+    n: int
+    tried: int
+    edge: str
+
+
+def best_of(scores: pd.Series, grid: pd.Series) -> Best:
+    """The value with the highest mean score, the lowest one where equal. scores, grid: (n,), n ≥ 1, without gaps."""
+    means = scores.groupby(grid).agg(["mean", "size"])
+    value, numbers = means["mean"].idxmax(), is_numeric_dtype(means.index)
+    edge = "lowest" if value == means.index[0] else "highest" if value == means.index[-1] else ""
+    mean, n = means.loc[value]
+    return Best(value, float(mean), int(n), len(means), edge if numbers else "")
 
 
 def _sample(values) -> np.ndarray:

@@ -1,6 +1,5 @@
 """A study as its scripts see it: the tables in its folder, and what its experiment file says."""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -14,7 +13,7 @@ from normbench.analysis.claims import Claim, parse_claims
 from normbench.analysis.collect import read, study_file, study_names
 from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OTHER
 from normbench.config import conf_dir
-from normbench.errors import UserError
+from normbench.errors import CommandLine, UserError
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 NEEDED = (
@@ -81,12 +80,12 @@ def study_of(target: str, folder: Path | None) -> Study:
     return Study(target, folder or Path("results", target), file)
 
 
-def command_line(doc: str, to: str, target: str = "a study, or a folder with runs.csv") -> ArgumentParser:
+def command_line(doc: str, to: str, target: str = "a study, or a folder with runs.csv") -> CommandLine:
     """What the scripts take: a study or folder, `target`, and its tables' folder, `to`: what `study_of` asks for.
 
     doc: of the script. to, target: what they are to it.
     """
-    parser = ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter)
+    parser = CommandLine(doc)
     parser.add_argument("target", help=target)
     parser.add_argument("--to", type=Path, help=to)
     return parser

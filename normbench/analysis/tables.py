@@ -9,7 +9,14 @@ import pandas as pd
 
 from normbench.analysis.claims import Verdict
 from normbench.analysis.columns import of_configuration
-from normbench.analysis.statistics import bca_interval, paired, probability_of_improvement, t_interval, t_test
+from normbench.analysis.statistics import (
+    bca_interval,
+    best_of,
+    paired,
+    probability_of_improvement,
+    t_interval,
+    t_test,
+)
 from normbench.errors import UserError
 from normbench.records.directory import OVER
 from normbench.training.progress import duration
@@ -73,11 +80,8 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     over = runs[runs["status"].isin(OVER)]
     for (model, optimizer, method), group in over.groupby(["model", "optimizer", "method"], sort=True):
-        means = group.groupby("lr")["val_acc"].agg(["mean", "size"])
-        best = means["mean"].idxmax()
-        edge = "lowest" if best == means.index[0] else "highest" if best == means.index[-1] else ""
-        accuracy, n = round(means["mean"][best], 4), means["size"][best]
-        rows.append((model, optimizer, method, best, accuracy, n, len(means), edge))
+        best = best_of(group["val_acc"], group["lr"])
+        rows.append((model, optimizer, method, best.value, round(best.mean, 4), best.n, best.tried, best.edge))
     if not rows:
         raise UserError("no run of this study is over: no rate can be chosen")
     return pd.DataFrame(rows, columns=["model", "optimizer", "method", "lr", "val_acc", "n", "rates", "edge"])
@@ -96,7 +100,7 @@ def rates_summary(table: pd.DataFrame) -> str:
         for row in table.fillna("").itertuples()
     ]
     head = ["method", "rate at batch 128", "validation, %", "replicates × rates tried", "where"]
-    return "## Rates\n\n" + _markdown(head, "lrrrl", rows) + "\n"
+    return "## Rates\n\n" + markdown(head, "lrrrl", rows) + "\n"
 
 
 # --- The parts. -------------------------------------------------------------------------------------------------------
@@ -172,7 +176,7 @@ def _claims(verdicts: list[Verdict]) -> str:
         "Each was fixed in the experiment file before the runs. n paired seeds; a claim holds, or does not, where its "
         f"p value, corrected by Holm over the {tested} that could be tested, is at most 0.05; else it is inconclusive."
     )
-    return f"{text}\n\n{_markdown(head, 'llrrrrll', rows)}"
+    return f"{text}\n\n{markdown(head, 'llrrrrll', rows)}"
 
 
 def _p(p: float) -> str:
@@ -217,7 +221,7 @@ def _results(runs: pd.DataFrame) -> str:
         "replicate, median; memory: the process's peak on a CPU, the device's on a GPU."
     )
     head = [*keys, "n", "status", *(SHOWN[column] for column in metrics), "BCa, test", "ms a step", "memory, MB"]
-    return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'rl' + 'r' * (len(metrics) + 3), rows)}"
+    return f"{text}\n\n{markdown(head, 'l' * len(keys) + 'rl' + 'r' * (len(metrics) + 3), rows)}"
 
 
 def _further(runs: pd.DataFrame) -> str:
@@ -239,8 +243,8 @@ def _further(runs: pd.DataFrame) -> str:
         ),
         "suggested_lr": (
             "suggested rate",
-            "Suggested rate: of a learning rate range test, median.",
-            lambda group: _median(group["suggested_lr"], "{:.3g}"),
+            "Suggested rate: of a learning rate range test, median, and of how many replicates it suggested one.",
+            _suggested,
         ),
     }
     over, keys = runs[runs["status"].isin(OVER)], _arms(runs)
@@ -252,7 +256,7 @@ def _further(runs: pd.DataFrame) -> str:
         [*(_value(value) for value in values), str(len(group)), *(cell(group) for cell in cells)]
         for values, group in over.groupby(keys, sort=False, dropna=False)
     ]
-    table = _markdown([*keys, "n", *heads], "l" * len(keys) + "r" * (len(heads) + 1), rows)
+    table = markdown([*keys, "n", *heads], "l" * len(keys) + "r" * (len(heads) + 1), rows)
     return f"{' '.join(dict.fromkeys(texts))}\n\n{table}"
 
 
@@ -285,13 +289,16 @@ def _test_time_augmentation(runs: pd.DataFrame) -> str:
     )
     outcomes = ["test", "test, TTA", "difference", "ECE", "ECE, TTA", "turned right", "turned wrong", "McNemar", "time"]
     head = [*keys, "n", *outcomes]
-    return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'r' * (len(outcomes) + 1), rows)}"
+    return f"{text}\n\n{markdown(head, 'l' * len(keys) + 'r' * (len(outcomes) + 1), rows)}"
 
 
 def _differences(runs: pd.DataFrame) -> str:
     """Each method against the baseline of the same other settings, seed by seed."""
     keys = [key for key in settings(runs) if key not in ("method", "stats_batch", "lr") and not key.startswith("norm.")]
     over = runs[runs["status"].isin(OVER)]
+    # A method's rate is its own affair, unless it was tried at several.
+    if over.groupby([*keys, "method"], dropna=False)["lr"].nunique().gt(1).any():
+        keys.append("lr")
     if BASELINE not in set(over["method"]) or over["method"].nunique() < 2:
         return ""
     rows = []
@@ -321,7 +328,7 @@ def _differences(runs: pd.DataFrame) -> str:
         return ""
     head = [*keys, "difference", "n", "test accuracy, points [95 % t]", "p", f"P(method > {BASELINE}) [95 % bootstrap]"]
     text = "Seed by seed, at the same other settings; p is two-sided and not corrected."
-    return f"{text}\n\n{_markdown(head, 'l' * len(keys) + 'lrrrr', rows)}"
+    return f"{text}\n\n{markdown(head, 'l' * len(keys) + 'lrrrr', rows)}"
 
 
 def _by_seed(rows: pd.DataFrame) -> pd.Series | None:
@@ -337,7 +344,7 @@ def _not_counted(runs: pd.DataFrame) -> str:
         [name, status, ", ".join(str(seed) for seed in group["seed"]), group["error"].dropna().astype(str).max() or "–"]
         for (name, status), group in lost.fillna({"error": ""}).groupby(["run_id", "status"], sort=False)
     ]
-    return _markdown(["run", "status", "seeds", "error"], "llll", rows)
+    return markdown(["run", "status", "seeds", "error"], "llll", rows)
 
 
 # --- Their cells. -----------------------------------------------------------------------------------------------------
@@ -373,6 +380,11 @@ def _steps(group: pd.DataFrame) -> str:
     return f"{bound}{steps.median():.0f} ({reached} of {len(steps)})"
 
 
+def _suggested(group: pd.DataFrame) -> str:
+    rates = group["suggested_lr"].dropna()
+    return f"{_median(rates, '{:.3g}')} ({len(rates)} of {len(group)})"
+
+
 def _p_range(values: pd.Series) -> str:
     return " to ".join(dict.fromkeys(map(_p, (values.min(), values.max())))) if len(values) else "–"
 
@@ -388,7 +400,7 @@ def _median(values: pd.Series, form: str) -> str:
     return form.format(values.median()) if values.notna().any() else "–"
 
 
-def _markdown(head: list[str], alignment: str, rows: list[list[str]]) -> str:
+def markdown(head: list[str], alignment: str, rows: list[list[str]]) -> str:
     rule = ["---:" if side == "r" else "---" for side in alignment]
     lines = [head, rule, *[[re.sub(r"([|\n])", " ", cell) for cell in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

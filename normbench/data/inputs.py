@@ -84,7 +84,8 @@ class Inputs:
             raise InputError("data.input", kind, choices_text(kind, KINDS))
         scale, shift = torch.tensor([channel_scale, 1, 1], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         if kind in ALIKE:
-            divisor, offset = ALIKE[kind](*(torch.tensor(values, dtype=torch.float64) for values in (mean, std)))
+            mean, std = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+            divisor, offset = ALIKE[kind](mean, torch.where(std > 0, std, 1))  # a constant channel becomes 0, not NaN
             scale, shift = scale / divisor, shift - offset
         self.scale, self.shift = scale.to(device, dtype), shift.to(device, dtype)
         self.dtype, self.per_image = dtype, PER_IMAGE.get(kind)

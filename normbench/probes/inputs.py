@@ -17,17 +17,15 @@ from torch import nn
 
 from normbench.analysis import drawing
 from normbench.analysis.statistics import t_interval
-from normbench.analysis.tables import _markdown
-from normbench.config import cpu_threads, make_model
+from normbench.analysis.tables import markdown
+from normbench.config import cpu_threads
 from normbench.data.inputs import KINDS, Inputs
 from normbench.errors import UserError
-from normbench.norms.plain import Dropout
-from normbench.norms.weight import data_dependent_init
 from normbench.probes import Findings, configurations
 from normbench.random import derive
 from normbench.training.augment import mean_losses
-from normbench.training.loop import DTYPES, INIT_IMAGES
-from normbench.training.run import _dataset
+from normbench.training.loop import DTYPES, INIT_IMAGES, starting_network
+from normbench.training.run import dataset
 
 # What a probe measures unless other values are typed. Every seed sees the same images.
 DEFAULTS = (
@@ -59,7 +57,7 @@ def probe(overrides: Iterable[str]) -> Findings:
         raise UserError("probe inputs: data.input and norm may have several values, any other key only one")
     config = configs[0]
     torch.set_num_threads(cpu_threads(config))
-    data = _dataset(config.device, OmegaConf.to_yaml(config.data))
+    data = dataset(config.device, OmegaConf.to_yaml(config.data))
     conditions, networks = [], []
     for kind in dict.fromkeys(kind for kind, _ in arms):
         conditions += _conditions(kind, data)
@@ -96,7 +94,9 @@ def _networks(config, data) -> list[dict]:
     x, labels = inputs(data.train_images[: config.batch_size]), data.train_labels[: config.batch_size]
     smoothing = config.augment.label_smoothing
     for seed in range(config.seed, config.seed + config.replicates):
-        model = starting_network(config, inputs(data.train_images[:INIT_IMAGES]), seed)
+        model, generators = starting_network(config, [seed], config.device, inputs(data.train_images[:INIT_IMAGES]))
+        for generator in generators:
+            generator.manual_seed(derive(seed, "dropout", 0, 0, 0))
         with torch.no_grad():
             loss = batch_loss(model, x, labels, smoothing).item()
         smallest, largest = hessian_extremes(model, x, labels, label_smoothing=smoothing)
@@ -106,19 +106,6 @@ def _networks(config, data) -> list[dict]:
             | asdict(float16_shares(model, x, labels, label_smoothing=smoothing))
         )
     return rows
-
-
-def starting_network(config, images: torch.Tensor, seed: int) -> nn.Module:
-    """The network that a run of a resolved configuration starts from, in training mode.
-
-    images: inputs N×3×H×W that weight normalization is initialized from.
-    """
-    model = make_model(config, [derive(seed, "init")]).to(config.device, images.dtype)
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.generators = [torch.Generator(config.device).manual_seed(derive(seed, "dropout", 0, 0, 0))]
-    data_dependent_init(model, images)
-    return model.train()
 
 
 # --- The three measures. ----------------------------------------------------------------------------------------------
@@ -295,14 +282,14 @@ def _text(conditions: pd.DataFrame, networks: pd.DataFrame) -> str:
             "the most that float64 can tell: the smallest eigenvalues are lost in the rounding of the largest, or are "
             "0 (per_image makes every image sum to 0). Then follow how many eigenvalues can be told, and λmax over the "
             "smallest of those: the condition of the rest where it is far below the limit, else but a lower limit.",
-            _markdown(["input", *(words for words, _ in MATRICES.values())], "lrrr", condition_rows),
+            markdown(["input", *(words for words, _ in MATRICES.values())], "lrrr", condition_rows),
             "## At initialization",
             "Mean over n seeds with 95 % t interval; every seed sees the same images. λ: the largest and the smallest "
             "eigenvalue of the Hessian of the training loss by the parameters, with the batch's own statistics. "
             "float16: values in percent that would overflow (become infinite) and underflow (become 0), each cast by "
             "itself from a pass in higher precision; forward: inputs and the layers' outputs, backward: the gradients "
             "by those outputs and by the parameters, without loss scaling.",
-            _markdown(
+            markdown(
                 ["input", "norm", "n", *NETWORK_COLUMNS.values()], "llr" + "r" * len(NETWORK_COLUMNS), network_rows
             ),
         ]

@@ -56,7 +56,8 @@ def _changed(config, leaves, prefix) -> list[str]:
     # Those that have words of their own, and those that the configuration settles when the user does not.
     named = {"batch_size", "seed", "replicates", "processes", "stack", "precision", "optim.warmup_samples"}
     words = []
-    for key, value in leaves.items():
+    # Sizes and how to evaluate last: of what makes the name too long they are the least to miss.
+    for key, value in sorted(leaves.items(), key=lambda leaf: leaf[0].startswith("evaluation.") or "_size" in leaf[0]):
         if key in named or key.endswith(".name") or key.startswith("norm.") != (prefix == "norm."):
             continue
         if key.startswith("data.test_") and value == leaves.get(key.replace("test_", "")):  # as in training

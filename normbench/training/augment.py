@@ -28,8 +28,11 @@ class Mix:
         weight = self.weight.to(x.dtype).repeat_interleave(3, 0)
         return x * weight + others * (1 - weight)
 
-    def losses(self, own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        """own, others: R, cross-entropies with the two labels. It is linear in the target: that with soft targets."""
+    def weighted(self, own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """own, others: R, what the two labels give: cross-entropies, or shares of right answers.
+
+        Cross-entropy is linear in the target: the result is that with soft targets.
+        """
         share = self.share.to(own.dtype)
         return own * share + others * (1 - share)
 
@@ -131,6 +134,11 @@ def image_size(schedule, samples: int, total: int) -> int:
 def with_border(images: torch.Tensor, pixels: int) -> torch.Tensor:
     """uint8 n×H×W×3 with a black border: n×(H+2p)×(W+2p)×3."""
     return F.pad(images, (0, 0, pixels, pixels, pixels, pixels)) if pixels else images
+
+
+def right_answers(logits, labels):
+    """The share of each replicate's batch that it tells rightly: logits R×N×K, labels R×N, result R."""
+    return (logits.argmax(2) == labels).double().mean(1)
 
 
 def mean_losses(logits, labels, label_smoothing=0.0):

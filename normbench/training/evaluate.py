@@ -39,8 +39,11 @@ def evaluate(
     forward: N×(R·3)×32×32 → logits R×N×K. images: uint8 n×32×32×3, labels: n, on the device.
     inputs: data.inputs.Inputs. watch: called before each batch; it may raise to break off. views: of training.views,
     or None for the images as they are; average: of their logits, or of their probabilities. Logits that are not finite
-    count as wrong.
+    count as wrong. Of no images every score is 0.
     """
+    if not len(labels):
+        zeros = [0.0] * replicates
+        return Scores(zeros, zeros, zeros, torch.zeros((replicates, 0), dtype=torch.bool))
     loss = torch.zeros(replicates, dtype=torch.float64, device=images.device)
     right, confidence = [], []
     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):

@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from normbench.errors import InputError, choices_text
-from normbench.training.loop import train
+from normbench.training.loop import Unwatched, train
 from normbench.training.optimizer import scaled_lr
 from normbench.training.processes import Processes
 
@@ -94,8 +94,8 @@ def find_lr(
     config.epochs = math.ceil(steps / (len(data.train_labels) // config.batch_size))
     if config.augment.resize is not None:
         config.augment.resize = [[0, config.augment.resize[-1][1]]]
-    # Validated after each epoch, for nothing.
-    seen = replace(data, val_images=data.val_images[:1], val_labels=data.val_labels[:1])
+    # No validation: nothing but the losses says that a replicate is lost.
+    seen = replace(data, val_images=data.val_images[:0], val_labels=data.val_labels[:0])
     losses = {}
     for start in range(0, len(seeds), config.stack):
         stack = seeds[start : start + config.stack]
@@ -110,7 +110,7 @@ class _Over(Exception):
     """Enough was seen. Raised within the training loop, which would go on to evaluate the network."""
 
 
-class _Curves:
+class _Curves(Unwatched):
     """Stands in for a run's session and collects the losses."""
 
     def __init__(self, seeds, steps, watch):
@@ -125,12 +125,6 @@ class _Curves:
 
     def watch(self, state) -> None:
         self.asked()
-
-    def begin(self, *_) -> None: ...
-
-    def epoch(self, *_) -> None: ...
-
-    def histograms(self, *_) -> None: ...
 
 
 # --- Reading a curve: numbers in, numbers and words out. --------------------------------------------------------------
@@ -202,13 +196,14 @@ def median_rate(suggestions: Iterable[Suggestion]) -> float | None:
 def divergence(losses: Sequence[float], steps: int) -> int | None:
     """The first step, counted from 0, at which the smoothed loss is not finite or above four times its lowest so far.
 
-    losses: of the first n ≤ steps steps; None before the first tenth of all is over. In that tenth the lowest is not
-    below the median of its losses: one batch of two images may have hardly any loss.
+    losses: of the first n ≤ steps steps. Before a tenth of all is over, only whether they are finite is told. In that
+    tenth the lowest is not below the median of its losses: one batch of two images may have hardly any loss.
     """
     width, start = _widths(steps)
-    if len(losses) < start:
-        return None
     smoothed = _smooth(losses, width)
+    if len(losses) < start or not np.isfinite(smoothed[:start]).all():
+        lost = ~np.isfinite(smoothed)
+        return int(lost.argmax()) if lost.any() else None
     first = np.maximum(np.minimum.accumulate(smoothed[:start]), np.median(losses[:start]))
     lowest = np.minimum.accumulate([*first, *smoothed[start:]])
     lost = ~np.isfinite(smoothed) | (smoothed > DIVERGED * lowest)

@@ -13,7 +13,7 @@ from normbench.norms.batch import has_running_statistics, precise_statistics
 from normbench.norms.plain import Dropout
 from normbench.norms.weight import data_dependent_init
 from normbench.random import derive
-from normbench.training.augment import Epoch, image_size, mean_losses, with_border
+from normbench.training.augment import Epoch, image_size, mean_losses, right_answers, with_border
 from normbench.training.evaluate import evaluate
 from normbench.training.optimizer import clip_gradients, gradient_norms, lr_factor, make_optimizer, scaled_lr
 from normbench.training.processes import Processes
@@ -35,17 +35,12 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
     # The network, its replicates each initialized from its own seed.
     replicates = len(seeds)
     dtype = DTYPES[config.precision]
-    model = make_model(config, [derive(seed, "init") for seed in seeds]).to(device, dtype)
     inputs, test_inputs = (
         Inputs(config.data.input, data.mean, data.std, device, dtype, scale)
         for scale in (data.channel_scale, data.test_channel_scale)
     )
-    dropouts = [module for module in model.modules() if isinstance(module, Dropout) and module.p > 0]
-    generators = [torch.Generator(device) for _ in seeds]
-    for module in dropouts:
-        module.generators = generators
-    if saved is None:
-        data_dependent_init(model, inputs.repeated(data.train_images[:INIT_IMAGES], replicates))
+    seen = inputs.repeated(data.train_images[:INIT_IMAGES], replicates) if saved is None else None
+    model, generators = starting_network(config, seeds, device, seen)
 
     # What trains it.
     parameters = list(model.parameters())
@@ -120,7 +115,7 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
             number = epoch * steps + step
             for group in optimizer.param_groups:
                 group["lr"] = rate(number)
-            for generator, seed in zip(generators if dropouts else (), seeds, strict=False):
+            for generator, seed in zip(generators, seeds, strict=False):
                 generator.manual_seed(derive(seed, "dropout", epoch, step, processes.rank))
 
             images, labels, mix = batches.batch(step)
@@ -131,8 +126,10 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
                 logits = network(resized(x, size_at(number)))
             logits = logits.to(dtype)
             losses = mean_losses(logits, labels, config.augment.label_smoothing)
+            right = right_answers(logits.detach(), labels)
             if mix is not None:
-                losses = mix.losses(losses, mean_losses(logits, mix.labels, config.augment.label_smoothing))
+                losses = mix.weighted(losses, mean_losses(logits, mix.labels, config.augment.label_smoothing))
+                right = mix.weighted(right, right_answers(logits.detach(), mix.labels))
             losses.sum().backward()  # a sum: no replicate's gradient depends on another, whatever becomes of it
 
             measured = step % config.logging.grad_norm_steps == 0
@@ -145,7 +142,7 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
                     clip_gradients(parameters, norms, config.optim.clip_norm)
             optimizer.step()
             totals[0] += losses.detach()
-            totals[1] += (logits.detach().argmax(2) == labels).double().mean(1)
+            totals[1] += right
             if step == steps - 1:
                 session.histograms(epoch, model)
             optimizer.zero_grad()
@@ -267,6 +264,29 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
     cost = {"seconds": round(clock.total(), 3), "train_seconds": round(clock.training, 3)}
     cost |= clock.summary(config, replicates)
     return [entry | cost for entry in entries], final
+
+
+def starting_network(config, seeds, device: str, images: torch.Tensor | None):
+    """The network that a run of a resolved configuration starts from, a replicate a seed, in training mode.
+
+    images: inputs N×(R·3)×H×W that weight normalization is initialized from; None where weights are to be loaded.
+    Returns it with the generators of its dropout masks: one a replicate, none where it drops nothing.
+    """
+    model = make_model(config, [derive(seed, "init") for seed in seeds]).to(device, DTYPES[config.precision])
+    dropouts = [module for module in model.modules() if isinstance(module, Dropout) and module.p > 0]
+    generators = [torch.Generator(device) for _ in seeds] if dropouts else []
+    for module in dropouts:
+        module.generators = generators
+    if images is not None:
+        data_dependent_init(model, images)
+    return model, generators
+
+
+class Unwatched:
+    """A session that keeps and shows nothing."""
+
+    def __getattr__(self, name):
+        return lambda *_: None
 
 
 class Clock:

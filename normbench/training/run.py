@@ -19,7 +19,7 @@ from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
 from normbench.records.identity import run_id
 from normbench.training.find_lr import LrTest, find_lr
-from normbench.training.loop import TIMED_STEPS, train
+from normbench.training.loop import TIMED_STEPS, Unwatched, train
 from normbench.training.processes import Processes, join, launched, leave
 from normbench.training.progress import Display
 from normbench.training.signals import Stopped, stop_requests
@@ -52,7 +52,7 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(config.deterministic)
-    data = _dataset(device, OmegaConf.to_yaml(config.data))
+    data = dataset(device, OmegaConf.to_yaml(config.data))
     _forget_peak_memory(device)
     saved = None
     if processes.first:
@@ -78,7 +78,7 @@ LOADING = ("name", "root", "train_size", "val_size", "test_size", "split_seed")
 
 
 @lru_cache(maxsize=1)
-def _dataset(device: str, options: str):
+def dataset(device: str, options: str):
     """The data on the training device, kept for the next run of a sweep. options: a configuration's `data`, as YAML."""
     options = OmegaConf.create(options)
     try:
@@ -112,7 +112,7 @@ def trial(config) -> float:
     config.epochs, config.evaluation.precise_images, config.optim.warmup_samples = 1, 0, 0
     config.data.update(name="patterns", root=None, train_size=min(size, 5900), val_size=50, test_size=50)
     config.augment.tta, config.evaluation.suggest_lr = "none", False
-    data = _dataset(config.device, OmegaConf.to_yaml(config.data))
+    data = dataset(config.device, OmegaConf.to_yaml(config.data))
     torch.set_num_threads(cpu_threads(config))
     seeds = list(range(config.stack))
     started = time.perf_counter()
@@ -125,16 +125,9 @@ def trial(config) -> float:
 def range_test(config, **how) -> LrTest:
     """The learning-rate range test of all replicates of a resolved configuration. how: low, high, steps of find_lr."""
     torch.set_num_threads(cpu_threads(config))
-    data = _dataset(config.device, OmegaConf.to_yaml(config.data))
+    data = dataset(config.device, OmegaConf.to_yaml(config.data))
     seeds = list(range(config.seed, config.seed + config.replicates))
     return find_lr(config, data, seeds, config.device, **how)
-
-
-class Unwatched:
-    """A session that keeps and shows nothing."""
-
-    def __getattr__(self, name):
-        return lambda *_: None
 
 
 class Session:
@@ -184,10 +177,17 @@ class Session:
         return result
 
     def with_suggested_lr(self, entries, data, seeds, device, state) -> list[dict]:
-        """The entries, each with the rate that a range test suggests for its seed. state: to go on from if stopped."""
+        """The entries, each with the rate that a range test suggests for its seed; its time counts in `seconds`.
+
+        state: to go on from if stopped.
+        """
+        started = time.perf_counter()
         test = find_lr(self.config, data, seeds, device, watch=lambda: self.watch(lambda: state))
-        suggested = test.suggestions("steepest")
-        return [entry | {"suggested_lr": suggested[entry["seed"]].lr} for entry in entries]
+        suggested, took = test.suggestions("steepest"), time.perf_counter() - started
+        return [
+            entry | {"suggested_lr": suggested[entry["seed"]].lr, "seconds": round(entry["seconds"] + took, 3)}
+            for entry in entries
+        ]
 
     # --- What the loop calls. ---
 

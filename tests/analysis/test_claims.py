@@ -121,7 +121,10 @@ def test_the_best_rate_is_chosen_by_validation():
     )
     found = verdict_of(entry(a={"method": "group", "best": "lr"}, b={"method": "batch", "best": "lr"}), table)
     assert found.estimate == pytest.approx(10)
-    assert found.note == "a: lr=0.4 is the best of 2 values; b: lr=0.1 is the best value"
+    assert (
+        found.note
+        == "a: lr=0.4 is the best of 2 values, the highest of the grid: widen it; b: lr=0.1 is the best value"
+    )
 
 
 def test_a_best_column_that_is_not_there():
@@ -512,6 +515,15 @@ def test_a_diverged_replicate_counts_at_chance():
     loss = verdict_of(entry(metric="test_loss"), table)
     assert loss.n == 3
     assert loss.note == "2 of 5 seeds missing; b: 2 diverged without test_loss, not counted"
+
+
+def test_a_rate_is_suggested_or_not_whatever_became_of_the_training():
+    table = runs(({"method": "group"}, [50.0] * 4), ({"method": "none"}, [10.0] * 4))
+    table.loc[table.method == "none", "status"] = "diverged"
+    table["suggested_lr"] = [0.1, 0.2, 0.3, None, 0.01, 0.02, 0.02, 0.04]
+    found = verdict_of(entry(a={"method": "group"}, b={"method": "none"}, metric="suggested_lr"), table)
+    assert (found.n, found.estimate) == (3, pytest.approx(0.2 - 0.05 / 3))
+    assert found.note == "a: no suggested rate for 1 of 4; 1 of 4 seeds missing"
 
 
 def test_replicates_that_never_reach_the_target_are_told():

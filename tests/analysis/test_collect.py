@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from normbench.analysis.collect import collect, read, write
+from normbench.analysis.collect import _named, collect, read, write
 from normbench.analysis.columns import COUNTED, CURVES
 from normbench.analysis.study import study_of
 from normbench.cli import normalize, plan
@@ -190,3 +190,13 @@ def test_a_row_with_nothing_is_still_typed(demo):
 
 def test_the_two_lists_of_statuses_agree():
     assert COUNTED == OVER
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.5), (0.2, 0.0)])
+def test_a_choice_speaks_for_its_own_values_alone(values):
+    """augment=mixup says that mixup is 0.2; augment=standard says nothing of a mixup that was typed."""
+    runs = [
+        {"augment.name": name, "augment.mixup": value}
+        for name, value in zip(("mixup", "standard"), values, strict=True)
+    ]
+    assert _named("augment.mixup", runs) == (values == (0.2, 0.0))

@@ -210,7 +210,7 @@ def test_text_and_other_numbers_along_x(runs):
     axes = sweep_figure(large, [{"x": "method"}]).axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["batch", "group", "none"]
     assert line(axes, "group").get_linestyle() == "None"
-    for factor, scale in ((1, "log"), (3, "linear")):
+    for factor, scale in ((1, "log"), (3, "linear"), (50, "log"), (49, "linear")):
         two = pd.concat([large, large.assign(lr=0.1 * factor), large.assign(lr=0.05)])
         assert sweep_figure(two, [{"x": "lr"}]).axes[0].get_xscale() == scale
     two = pd.concat([large, large.assign(lr=0.1)])

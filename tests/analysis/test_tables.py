@@ -177,7 +177,7 @@ def test_further_outcomes(more):
     assert "range test" not in words
     more["suggested_lr"] = [0.1, 0.2, 0.4, 0.1 / 3, np.nan] * 2
     _, head, (batch, _) = section(summary("mine", "A title.", more, []), "Further outcomes")
-    assert (head[-1], batch[-1]) == ("suggested rate", "0.15")
+    assert (head[-1], batch[-1]) == ("suggested rate", "0.15 (4 of 5)")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ MISTAKES = {
     "augment.resize=[[0,16],[0.6,24],[0.5,32]]": ["augment.resize=", "from 0, rising"],
     "data.bits=3": ["data.bits=3", "integer from 4 to 8"],
     "data.bits=9": ["data.bits=9", "integer from 4 to 8"],
-    "data.channel_scale=0": ["data.channel_scale=0", "> 0"],
+    "data.channel_scale=0": ["data.channel_scale=0", "from 1e-9 to 1e9"],
     "evaluation.target_acc=0": ["evaluation.target_acc=0", "above 0, at most 100, or null"],
     "evaluation.target_acc=101": ["evaluation.target_acc=101", "above 0, at most 100, or null"],
     "optim.warmup_samples=100000000": ["optim.warmup_samples=100000000", "samples"],

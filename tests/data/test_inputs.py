@@ -167,3 +167,9 @@ def test_resizing_equals_torchvisions_and_pillows(size):
 def test_the_usual_size_is_left_alone():
     x = inputs("unit")(torch.from_numpy(images()))
     assert resized(x, 32) is x
+
+
+def test_zscore_of_a_split_without_spread_is_zero():
+    images = torch.full((4, 32, 32, 3), 255, dtype=torch.uint8)
+    x = Inputs("zscore", (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "cpu", torch.float64)(images)
+    assert x.abs().max() < 1e-12

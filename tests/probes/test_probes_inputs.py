@@ -27,9 +27,9 @@ from normbench.probes.inputs import (
     float16_shares,
     hessian_extremes,
     probe,
-    starting_network,
 )
 from normbench.random import derive
+from normbench.training.loop import starting_network
 
 
 def normal(*shape, seed=0):
@@ -229,7 +229,7 @@ SMALL = (
 def test_the_network_is_the_one_that_a_run_starts_from(compose):
     config = resolve(compose(*SMALL, "norm=weight_norm", "device=cpu"))
     images = normal(16, 3, 32, 32).float()
-    model = starting_network(config, images, 5)
+    model, _ = starting_network(config, [5], "cpu", images)
     assert model.training
     plain = build_model("resnet8", Layers("weight_norm"), [derive(5, "init")], width=1)
     first = next(module for module in model.modules() if isinstance(module, _WeightNorm))
@@ -240,10 +240,10 @@ def test_the_network_is_the_one_that_a_run_starts_from(compose):
 
 
 def test_dropout_draws_from_the_seed(compose):
-    config = resolve(compose(*SMALL, "model.dropout=0.5", "device=cpu"))
-    x, labels = normal(8, 3, 32, 32).float(), torch.arange(8) % 10
-    once, again = (float16_shares(starting_network(config, x, 5), x, labels) for _ in range(2))
-    assert once == again
+    options = [*SMALL, "model.dropout=0.5", "data.input=unit", "norm=none", "replicates=1"]
+    once, again, other = (probe([*options, f"seed={seed}"]).tables["networks"].iloc[0] for seed in (5, 5, 6))
+    assert once.equals(again)
+    assert once.hessian_largest != other.hessian_largest
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,20 @@ def test_a_run_is_named_after_what_it_is(compose):
     assert re.fullmatch(r"resnet8-batch-none-b128-s7-r3-[0-9a-f]{6}", run_id(many))
 
 
+def test_sizes_and_evaluation_come_last_in_a_name_that_is_cut(compose):
+    sizes = ("data.train_size=1500", "data.val_size=1000", "data.test_size=5000", "evaluation.precise_images=0")
+    more = ("evaluation.target_acc=25", "augment.mixup=0.4", "model.dropout=0.25", "optim.weight_decay=0.0001")
+    name = run_id(resolve(compose(*sizes, *more, "data.input=three_sigma", "optim.lr=0.01", "device=cpu")))
+    assert "-inputthree_sigma-" in name
+    assert "-lr0.01-" in name
+    assert "test_size5000" not in name
+
+
+def test_what_averages_no_views_is_no_other_run(compose):
+    plain, typed = (resolve(compose("device=cpu", *words)) for words in ([], ["augment.tta_average=probabilities"]))
+    assert run_id(plain) == run_id(typed)
+
+
 @pytest.mark.parametrize("key", CHANGES)
 def test_what_can_change_the_result_changes_the_name(key, base):
     other = run_id(changed(base, key, CHANGES[key]))

@@ -119,7 +119,13 @@ def measured():
 
 
 def test_what_is_drawn_is_what_was_measured(measured):
-    figure = lr_figure(measured, "steepest", title="resnet8, group, batch size 64", footer="small print")
+    figure = lr_figure(
+        measured,
+        measured.suggestions("steepest"),
+        "steepest",
+        title="resnet8, group, batch size 64",
+        footer="small print",
+    )
     (axes,) = figure.axes
     said = measured.suggestions("steepest")
     drawn = {line.get_label(): line for line in axes.lines}
@@ -154,7 +160,7 @@ def test_what_is_drawn_is_what_was_measured(measured):
 
 def test_losses_over_decades_and_nothing_to_mark(measured):
     wide = LrTest(measured.rates, measured.rates, {0: list(np.geomspace(300, 2.4, 120))}, np.log(10))
-    figure = lr_figure(wide, "minimum/10", title="raw")
+    figure = lr_figure(wide, wide.suggestions("minimum/10"), "minimum/10", title="raw")
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     assert axes.get_ylim()[0] < np.log(10)
@@ -165,13 +171,14 @@ def test_losses_over_decades_and_nothing_to_mark(measured):
 def test_lost_from_the_first_step(measured):
     """A curve without a point is drawn as none."""
     nothing = LrTest(measured.rates, measured.rates, {0: [float("nan")] * 20}, np.log(10))
-    figure = lr_figure(nothing, "steepest", title="lost")
+    figure = lr_figure(nothing, nothing.suggestions("steepest"), "steepest", title="lost")
     assert "lost from the start" in figure.get_supxlabel()
 
 
 def test_the_same_figure_gives_the_same_bytes(measured, tmp_path):
     first, second = (
-        save(lr_figure(measured, "steepest", title="t"), tmp_path / name, "figure") for name in ("first", "second")
+        save(lr_figure(measured, measured.suggestions("steepest"), "steepest", title="t"), tmp_path / name, "figure")
+        for name in ("first", "second")
     )
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()

@@ -134,6 +134,17 @@ def test_a_curve_ends_where_it_is_not_finite(bad, step):
         assert (said.lr, said.verdict[:14]) == (None, "lost from the ")
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_loss_that_is_not_finite_is_divergence_before_the_first_tenth_is_over(bad, step):
+    losses = [2.3] * step + [bad]
+    assert divergence(losses[:-1], STEPS) is None
+    assert divergence(losses, STEPS) == divergence([*losses, 2.3], STEPS) == step
+    said = suggest(RATES, losses, CHANCE)
+    assert (said.lr, said.diverged, len(said.smoothed)) == (None, step, step)
+    assert said.verdict == f"lost from the start: the range may begin too high; diverged at {RATES[step]:.2g}"
+
+
 @pytest.mark.parametrize("high", [8.0, 20.0])
 def test_divergence_by_hand_and_step_by_step(high):
     """Four times the lowest average, about 2.0, is reached by one of the two."""
@@ -271,6 +282,21 @@ def test_it_ends_once_all_have_diverged(data):
     assert len(losses[0]) == len(losses[1]) < 80
     lost = [divergence(curve, 100) for curve in losses.values()]
     assert max(lost) == len(losses[0]) - 1
+
+
+def test_lost_within_an_epoch_no_image_but_training_ones_is_looked_at(data, monkeypatch):
+    """At the first rates, in epochs of three steps, and with it ends the test."""
+    looked, evaluate = [], loop.evaluate
+
+    def looking(model, images, *rest, **more):
+        looked.append(len(images))
+        return evaluate(model, images, *rest, **more)
+
+    monkeypatch.setattr(loop, "evaluate", looking)
+    test = find_lr(configured("norm=none", "data.input=raw", "batch_size=32"), data, [0], "cpu", low=1e20, high=1e30)
+    assert len(test.losses[0]) < 10
+    assert set(looked) <= {0}
+    assert "lost from the start" in test.suggestions("steepest")[0].verdict
 
 
 def test_progressive_resizing_stands_at_its_last_size(data):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from normbench.data.inputs import Inputs
 from normbench.random import derive
 from normbench.training import loop
-from normbench.training.augment import Epoch, image_size, mean_losses, with_border
+from normbench.training.augment import Epoch, image_size, mean_losses, right_answers, with_border
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
 
@@ -99,9 +99,12 @@ def assert_mixed_as_by(transform, epoch, step, r):
     torch.testing.assert_close(found[:, own], wanted, rtol=1e-6, atol=1e-6)  # its λ is a float32
     logits = torch.randn(2, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
     for smoothing in (0.0, 0.2):
-        losses = mix.losses(mean_losses(logits, labels, smoothing), mean_losses(logits, mix.labels, smoothing))
+        losses = mix.weighted(mean_losses(logits, labels, smoothing), mean_losses(logits, mix.labels, smoothing))
         wanted = F.cross_entropy(logits[r], soft.double(), label_smoothing=smoothing)
         assert losses[r].item() == pytest.approx(wanted.item(), rel=1e-6)
+    right = mix.weighted(right_answers(logits, labels), right_answers(logits, mix.labels))
+    wanted = soft.gather(1, logits[r].argmax(1, keepdim=True)).mean()  # the soft target's share of what is answered
+    assert right[r].item() == pytest.approx(wanted.item(), abs=1e-6)
 
 
 def with_share(transform, share):
