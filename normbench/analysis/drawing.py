@@ -302,11 +302,7 @@ def dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True) 
     label = AXIS_LABELS.get(name, name)
     if scale == "text":
         places = list(dict.fromkeys(values.map(typed)))
-        # In inches: the axes are about 0.6 of their share of the figure, a letter 0.06.
-        room = 0.6 * axes.figure.get_figwidth() / axes.get_subplotspec().get_gridspec().ncols
-        tight = 0.06 * len(places) * max(map(len, places)) > room
-        slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if tight else {}
-        axes.set_xticks(range(len(places)), places, **slant)
+        _typed_ticks(axes, range(len(places)), places)
         axes.set_xlim(-0.5, len(places) - 0.5)
     elif scale == "log":
         label = f"{label[:-1]}, log scale)" if label.endswith(")") else f"{label} (log scale)"
@@ -316,7 +312,7 @@ def dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True) 
         axes.set_xlim(low / margin, high * margin)
         if ticks:
             places = sorted(values.unique())
-            axes.set_xticks(places, [typed(place) for place in places])
+            _typed_ticks(axes, places, [typed(place) for place in places])
             axes.minorticks_off()
         else:
             _plain_ticks(axes.xaxis)
@@ -325,6 +321,15 @@ def dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True) 
         axes.set_xlim(values.min() - margin, values.max() + margin)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=bool((values % 1 == 0).all()), steps=[1, 2, 5, 10]))
     axes.set_xlabel(label)
+
+
+def _typed_ticks(axes, places, names: list[str]) -> None:
+    """Names at their places along x, slanted where there is no room for them side by side."""
+    # In inches: the axes are about 0.6 of their share of the figure, a letter 0.06.
+    room = 0.6 * axes.figure.get_figwidth() / axes.get_subplotspec().get_gridspec().ncols
+    tight = 0.06 * len(names) * max(map(len, names)) > room
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if tight else {}
+    axes.set_xticks(places, names, **slant)
 
 
 def limit_y(grid: list, lines: list[Line], y: str, log: bool = False) -> None:
