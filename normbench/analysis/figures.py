@@ -141,9 +141,12 @@ def cost_figure(
         raise _nothing(name, status.to_frame("status"), where)
     scale, place = drawing.scale_of(_column(rows, x, name))
     apart = scale == "text" and x != lines
-    costs = {column: pd.to_numeric(rows[column]) for column in ("ms_per_step", "seconds", "peak_memory_mb")}
+    took, words = "train_seconds", "training time"
+    if took not in rows or rows[took].isna().any():  # an older table
+        took, words = "seconds", "training and evaluation time"
+    costs = {column: pd.to_numeric(rows[column]) for column in ("ms_per_step", took, "peak_memory_mb")}
     rows = rows.assign(_x=place(rows[x]), **costs)
-    rows["_ms"], rows["_seconds"] = rows["ms_per_step"] / rows["stack"], rows["seconds"] / rows["stack"]
+    rows["_ms"], rows["_seconds"] = rows["ms_per_step"] / rows["stack"], rows[took] / rows["stack"]
     rows["_median_seconds"] = rows.groupby([lines, "_x"])["_seconds"].transform("median")
     figure, grid = drawing.grid_of(3)
     costs = rows.assign(status="finished")  # a × belongs to an accuracy, not to a cost
@@ -168,7 +171,7 @@ def cost_figure(
     drawing.set_title(grid[2], "Accuracy against time", drawn)
     seconds = timed["_median_seconds"]
     wide = len(seconds) and seconds.max() > 8 * seconds.min()
-    drawing.dress_x(grid[2], "training time per replicate (s)", seconds, "log" if wide else "linear", ticks=False)
+    drawing.dress_x(grid[2], f"{words} per replicate (s)", seconds, "log" if wide else "linear", ticks=False)
     sizes = timed.groupby("_median_seconds")["_x"].first().rank(method="dense") if scale != "text" else None
     drawing.draw_all(grid[2], drawn, 1.2, joined=scale != "text", dots=False, band=False, sizes=sizes)
     drawing.mark_lost(grid[2], drawn)

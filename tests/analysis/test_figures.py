@@ -395,8 +395,13 @@ def test_costs_are_medians_of_a_replicate(runs):
     assert line(time, "batch").get_ydata() == pytest.approx(rows.ms_per_step.median() / 5)
     assert time.get_yscale() == "log"
     assert "not measured" in [text.get_text() for text in memory.texts]
+    assert trade.get_xlabel() == "training and evaluation time per replicate (s)"
     points = sorted(zip(rows.seconds.median() / 5, rows.test_acc.mean(), strict=True))
     assert np.array(sorted(line(trade, "batch").get_xydata().tolist())) == pytest.approx(np.array(points))
+    apart = cost_figure(runs.assign(train_seconds=0.5 * runs.seconds), where=ARMS["where"]).axes[2]
+    assert apart.get_xlabel() == "training time per replicate (s)"
+    halves = [[x / 2, y] for x, y in points]
+    assert np.array(sorted(line(apart, "batch").get_xydata().tolist())) == pytest.approx(np.array(halves))
 
 
 def test_default_panels(runs):

@@ -33,6 +33,12 @@ def test_results_come_again_byte_for_byte_from_their_tables(folder, tmp_path):
     assert [name for name in made if made[name] != kept[name]] == []
 
 
+def test_a_probe_is_of_real_images_by_committed_code():
+    summary = (ROOT / "results" / "probe_inputs" / "summary.md").read_text()
+    assert "- Scale: cifar10, " in summary
+    assert re.search(r"^- Commit: [0-9a-f]{7}$", summary, re.M)
+
+
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_results_are_of_real_runs_by_committed_code(folder):
     runs = read(folder / "runs.csv", ("run_id",))
