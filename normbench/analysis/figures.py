@@ -167,7 +167,7 @@ def cost_figure(
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
             axes.set_yticks([])
     timed = rows.dropna(subset="_seconds")
-    drawn = _lines(timed, "_median_seconds", y, lines, looks, name)
+    drawn = _lines(timed, "_median_seconds", y, lines, looks, name, point="_x")
     drawing.set_title(grid[2], "Accuracy against time", drawn)
     seconds = timed["_median_seconds"]
     wide = len(seconds) and seconds.max() > 8 * seconds.min()
@@ -294,8 +294,12 @@ def _lines(
     summarize: Callable[..., Interval] = t_interval,
     names: str | Mapping = MappingProxyType({}),
     second: str = "",
+    point: str | None = None,
 ) -> list[Line]:
-    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y."""
+    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y.
+
+    point: the column whose values are a point each, where two of them may lie at the same x; else x is.
+    """
     keys = rows[by].map(typed)
     spoken = {key: f"{plain(by)} {key}" if is_numeric_dtype(rows[by]) else key for key in keys.unique()}
     if not isinstance(names, str):
@@ -306,10 +310,12 @@ def _lines(
     for label in sorted(labels.unique(), key=lambda label: min(order[key] for key in keys[labels == label])):
         mine = rows[labels == label]
         points = []
-        for at, group in mine.groupby(x):
+        for _, group in mine.groupby(point or x):
             _check_one_configuration(group, f"{name}: a point of {label}")
             lost = group.loc[group["status"] == "diverged", y]
-            points.append((at, *astuple(summarize(group[y].to_numpy(float))), len(lost), lost.mean()))
+            mean = astuple(summarize(group[y].to_numpy(float)))
+            points.append((group[x].iloc[0], *mean, len(lost), lost.mean()))
+        points.sort(key=lambda values: values[0])
         lines.append(
             Line(
                 f"{label}, {second}" if second else label,

@@ -401,6 +401,9 @@ def test_costs_are_medians_of_a_replicate(runs):
     apart = cost_figure(runs.assign(train_seconds=0.5 * runs.seconds), where=ARMS["where"]).axes[2]
     assert apart.get_xlabel() == "training time per replicate (s)"
     halves = [[x / 2, y] for x, y in points]
+    level = cost_figure(runs.assign(seconds=7.0), where=ARMS["where"]).axes[2]  # all take the same time
+    assert line(level, "batch").get_xydata()[:, 0] == pytest.approx([7 / 5] * len(points))
+    assert sorted(line(level, "batch").get_ydata()) == pytest.approx(sorted(y for _, y in points))
     assert np.array(sorted(line(apart, "batch").get_xydata().tolist())) == pytest.approx(np.array(halves))
 
 
