@@ -316,9 +316,9 @@ def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame
     values = rows[metric].astype(float)
     values = values.where(rows.status.isin(OVER) & np.isfinite(values))
     diverged = rows.status.eq("diverged")
-    if metric == "suggested_lr":  # what became of the training has nothing to do with it
+    if metric in ("suggested_lr", "regret"):  # what became of the training has nothing to do with it
         diverged &= False
-        if none := (rows.status.isin(OVER) & values.isna()).sum():
+        if none := (rows.status.isin(OVER) & rows.suggested_lr.isna()).sum():
             remark = "; ".join(filter(None, (remark, f"{label}: no suggested rate for {none} of {len(rows)}")))
     return _Cell(label, metric, values, diverged, _censored(rows, metric), remark)
 

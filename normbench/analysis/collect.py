@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME
-from normbench.analysis.statistics import mcnemar
+from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME, of_configuration
+from normbench.analysis.statistics import best_of, mcnemar
 from normbench.cli import normalize, plan
 from normbench.config import (
     CORRUPTIONS,
@@ -90,6 +91,7 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     )
     for column in WHOLE:
         table[column] = table[column].astype("Int64")
+    table["regret"] = _regret(table)
     curves = [row for directory in {d.path: d for _, d, _ in found}.values() for row in _curves(directory)]
     return table, pd.DataFrame(curves, columns=CURVES)
 
@@ -161,7 +163,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
         **{column: leaves.get(key) for column, key in CONFIGURATION.items() if key},
         **{key: environment.get(key) for key in ENVIRONMENT},
     }
-    entries = [_tested(entry) for entry in result["replicates"]] if status in OVER else []
+    entries = [_derived(entry) for entry in result["replicates"]] if status in OVER else []
     by_seed = {entry["seed"]: entry for entry in entries}
     seeds = range(leaves["seed"], leaves["seed"] + leaves["replicates"])
     return [
@@ -171,10 +173,42 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
     ]
 
 
-def _tested(entry: dict) -> dict:
-    """The entry of a replicate with McNemar's p value of its test-time augmentation, if it had one."""
-    counts = entry.get("tta_gained"), entry.get("tta_lost")
-    return entry if None in counts else entry | {"tta_p": mcnemar(*counts)}
+def _derived(entry: dict) -> dict:
+    """The entry of a replicate with what follows from it.
+
+    That is McNemar's p value where it had a test-time augmentation; where a rate was sought, whether there is one.
+    """
+    counts, more = (entry.get("tta_gained"), entry.get("tta_lost")), {}
+    if None not in counts:
+        more["tta_p"] = mcnemar(*counts)
+    if "suggested_lr" in entry:
+        more["lr_suggested"] = entry["suggested_lr"] is not None
+    return entry | more
+
+
+def _regret(table: pd.DataFrame) -> pd.Series:
+    """What each replicate's suggested rate costs: points of test accuracy below the best rate of the grid.
+
+    The suggestion stands for the rate of the grid nearest to it on a log scale; both accuracies are of the replicate's
+    seed. The best rate is that of the highest mean validation accuracy. NaN without a suggestion, for one beyond the
+    grid by more than half its widest step, and where a configuration was trained at fewer than three rates.
+    """
+    regret = pd.Series(np.nan, table.index)
+    over = table[table["status"].isin(OVER) & table["val_acc"].notna()]
+    keys = [column for column in of_configuration(over) if column != "lr"]
+    for _, group in over.groupby(keys, dropna=False, sort=False):
+        rates = np.sort(group["lr"].unique())
+        suggested = group["suggested_lr"].dropna().astype(float)
+        if len(rates) < 3 or suggested.empty:
+            continue
+        best = best_of(group["val_acc"].astype(float), group["lr"]).value
+        accuracy = group.groupby(["lr", "seed"])["test_acc"].first()
+        away = np.abs(np.subtract.outer(np.log(suggested.to_numpy()), np.log(rates)))
+        covered = away.min(axis=1) <= np.diff(np.log(rates)).max() / 2
+        for index, rate in zip(suggested.index[covered], rates[away.argmin(axis=1)[covered]], strict=True):
+            seed = group["seed"][index]
+            regret[index] = accuracy.get((best, seed), np.nan) - accuracy.get((rate, seed), np.nan)
+    return regret
 
 
 def _study(directory) -> str | None:

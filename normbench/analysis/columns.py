@@ -26,6 +26,8 @@ OUTCOME = (
     "steps_to_target",
     "target_reached",
     "suggested_lr",
+    "lr_suggested",
+    "regret",
     "seconds",
     "train_seconds",
     "stack",

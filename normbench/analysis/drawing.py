@@ -4,7 +4,7 @@ No pyplot, no global state. From the tables to lines, and from them to whole fig
 """
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -46,6 +46,8 @@ AXIS_LABELS = {
     "steps_to_target": "steps to the target accuracy",
     "target_reached": "share that reached the target",
     "suggested_lr": "suggested learning rate (at batch size 128)",
+    "lr_suggested": "share with a suggested learning rate",
+    "regret": "regret of the suggested learning rate (points)",
     "tta_gained": "images that TTA turned right",
     "tta_lost": "images that TTA turned wrong",
     "tta_p": "McNemar's p of TTA",
@@ -241,6 +243,27 @@ def mark_lost(axes, lines: list[Line]) -> None:
         axes.plot([point.x], [point.chance], "x", transform=_shifted(axes, up=up), **look)
         look = {"color": line.style.ink, "fontsize": 6, "va": "center", "label": label}
         axes.text(point.x, point.chance, f"{point.lost}", transform=_shifted(axes, 5, up), **look)
+
+
+def draw_marks(marks: Mapping) -> None:
+    """Small markers along x, a row a line, each with their number, in room made for them at the top of the figure.
+
+    marks: for axes that share their y, {line: (its style, (k,) places along x)}.
+    """
+    if not marks:
+        return
+    low, high = next(iter(marks)).get_ylim()
+    share = 0.05 * max(map(len, marks.values()))  # of the axes
+    for axes, rows in marks.items():
+        axes.set_ylim(low, low + (high - low) / (1 - share))
+        for i, (name, (look, places)) in enumerate(rows.items()):
+            y, how = 0.98 - 0.05 * i, {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            if len(places):
+                left, right = axes.get_xlim()
+                axes.set_xlim(min(left, places.min()), max(right, places.max()))
+            axes.plot(places, [y] * len(places), look.marker, color=look.colour, ms=3.2, label=f"_marks {name}", **how)
+            text = {"fontsize": 6, "color": look.ink, "ha": "right", "va": "center", "label": f"_marks {name}"}
+            axes.text(1, y, f"{len(places)}", transform=axes.transAxes, **text)
 
 
 def name_line(axes, line: Line, dodge: float = 0) -> None:

@@ -17,6 +17,7 @@ A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure
     lines: method                                            # the default; any column that tells lines apart
     as: batch (ghost groups)                                 # one label for all, or {value: label}; equal ones join
     horizontal: {method: [group, none], batch_size: 128}     # another selection, drawn as levels across the panel
+    marks: suggested_lr                                      # places along x: a row of small markers a line, on top
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ from normbench.analysis.drawing import AXIS_LABELS, Line, Style, plain, typed
 from normbench.analysis.statistics import Interval, t_interval
 from normbench.errors import UserError, choices_text
 
-PANEL_KEYS = ("title", "where", "x", "y", "also", "lines", "as", "horizontal")
+PANEL_KEYS = ("title", "where", "x", "y", "also", "lines", "as", "horizontal", "marks")
 
 
 @drawing.style()
@@ -62,8 +63,12 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
         raise _nothing("figure", pd.concat(statuses).to_frame("status"), panels[0].get("where"))
     y = panels[0]["y"]
     drawing.limit_y(grid, lines, y)
-    key = " ".join(filter(None, [_key_text(lines), _lost_text(lines, y), _censored_text(runs, statuses, y)]))
-    drawing.finish(figure, [key, _left_out_text(statuses)], footer)
+    marks = {axes: _marks(runs, panel, looks) for axes, panel in zip(grid, panels, strict=True) if panel.get("marks")}
+    drawing.draw_marks(marks)
+    marked = dict.fromkeys(plain(panel["marks"]) for panel in panels if panel.get("marks"))
+    told = f"On top: {' and '.join(marked)} of each replicate that has one, and how many have." if marked else ""
+    key = [_key_text(lines), _lost_text(lines, y), _censored_text(runs, statuses, y), told]
+    drawing.finish(figure, [" ".join(filter(None, key)), _left_out_text(statuses)], footer)
     return figure
 
 
@@ -445,6 +450,19 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Style])
     if axes.get_subplotspec().is_first_col():
         axes.set_ylabel(AXIS_LABELS.get(y, y))
     return lines + levels, statuses
+
+
+def _marks(runs: pd.DataFrame, panel: dict, looks: dict[str, Style]) -> dict[str, tuple[Style, np.ndarray]]:
+    """By line of a panel, its look and the places that its replicates have in the column `marks`, a seed once."""
+    name, column, by = panel["name"], panel["marks"], panel["lines"]
+    rows = _counted(_select(runs, panel.get("where"), name), panel["y"])
+    for needed in (column, panel["x"]):
+        if drawing.scale_of(_column(rows, needed, name))[0] == "text":
+            raise UserError(f"{name}: marks: {needed} is no column of numbers")
+    found = {}
+    for key, group in rows.groupby(rows[by].map(typed)):
+        found[key] = (looks[key], group.dropna(subset=column).drop_duplicates("seed")[column].to_numpy(float))
+    return {key: found[key] for key in looks if key in found}
 
 
 # The note below a figure

@@ -241,10 +241,16 @@ def _further(runs: pd.DataFrame) -> str:
             "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
             _steps,
         ),
-        "suggested_lr": (
+        "lr_suggested": (
             "suggested rate",
             "Suggested rate: of a learning rate range test, median, and of how many replicates it suggested one.",
             _suggested,
+        ),
+        "regret": (
+            "regret",
+            "Regret: points of test accuracy between the best rate of the grid, chosen by validation, and the rate of "
+            "the grid nearest to the suggested one, mean ± half-width of the 95 % t interval.",
+            lambda group: _mean_of(group, "regret"),
         ),
     }
     over, keys = runs[runs["status"].isin(OVER)], _arms(runs)
@@ -381,8 +387,8 @@ def _steps(group: pd.DataFrame) -> str:
 
 
 def _suggested(group: pd.DataFrame) -> str:
-    rates = group["suggested_lr"].dropna()
-    return f"{_median(rates, '{:.3g}')} ({len(rates)} of {len(group)})"
+    rates, sought = group["suggested_lr"].dropna(), group["lr_suggested"].notna().sum()
+    return f"{_median(rates, '{:.3g}')} ({len(rates)} of {sought})" if sought else "–"
 
 
 def _p_range(values: pd.Series) -> str:

@@ -99,6 +99,39 @@ def test_keys_that_differ_get_columns_and_no_others(tmp_path):
     ]
 
 
+def test_the_regret_of_suggested_rates(tmp_path):
+    """By hand. Accuracies of two seeds over a grid of decades; the best rate is that of the validation images, 0.1."""
+    grid = {0.001: (20, 21), 0.01: (30, 33), 0.1: (42, 40), 1.0: (41, 40)}
+    suggested = {("batch", 0): 0.02, ("batch", 1): 0.04, ("group", 0): None, ("group", 1): 4.0}
+    typed = ["norm=batch,group", "optim.lr=0.001,0.01,0.1,1", "replicates=2", "device=cpu", f"output={tmp_path}"]
+    for run in runs_of(plan(normalize(typed), True)[0]):
+        method, lr = run.config.norm.name, run.config.optim.lr
+        entries = [entry(seed, accuracy) for seed, accuracy in enumerate(grid[lr])]
+        for one in entries:
+            one["test_acc"] = one["val_acc"] + {0.1: 5, 1.0: 10}.get(lr, 0)  # the test images would choose 1
+            if lr == 0.1:
+                one["suggested_lr"] = suggested[method, one["seed"]]
+        run.directory.path.mkdir()
+        (run.directory.path / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
+        (run.directory.path / "env.json").write_text(json.dumps(ENV))
+        (run.directory.path / "result.json").write_text(json.dumps({"status": "finished", "replicates": entries}))
+    table, _ = collect(str(tmp_path))
+    asked = table[table["lr"] == 0.1].set_index(["method", "seed"])
+    assert asked["lr_suggested"].to_dict() == {key: rate is not None for key, rate in suggested.items()}
+    assert asked["regret"].dropna().to_dict() == {
+        ("batch", 0): 47 - 30,  # 0.02 is nearest to 0.01
+        ("batch", 1): 0,  # 0.04 to 0.1 on a log scale, though not in difference
+    }
+    asked = asked.drop(index=("group", 0))
+    assert asked["regret"].isna().tolist() == [False, False, True]  # 4 is beyond the grid by more than half a decade
+    rest = table[table["lr"] != 0.1]
+    assert rest[["lr_suggested", "regret"]].isna().all(axis=None)
+    (tmp_path / table[table["lr"] == 0.001].iloc[0]["run_id"] / "result.json").unlink()
+    (tmp_path / table[table["lr"] == 1].iloc[0]["run_id"] / "result.json").unlink()
+    table, _ = collect(str(tmp_path))
+    assert table["regret"].isna().all()  # two rates are no grid
+
+
 def test_the_same_folders_give_the_same_bytes_and_the_table_reads_back(sweep, tmp_path):
     _, put, root = sweep
     folder = put(1, {"status": "finished", "replicates": [entry(0, 100 / 3), entry(1, 2 / 3)]})

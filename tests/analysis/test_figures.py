@@ -298,6 +298,28 @@ def test_other_metrics_have_labels_limits_and_notes(runs):
         assert "they count in the mean. " in text  # not at chance
 
 
+def test_marks_stand_on_top_a_row_a_line(runs):
+    tuned = runs[(runs.batch_size == 32) & runs.method.isin(["batch", "group"])]
+    tuned = pd.concat([tuned.assign(lr=lr, suggested_lr=np.nan) for lr in (0.1, 0.2, 0.4)], ignore_index=True)
+    asked = (tuned.lr == 0.1) & (tuned.method == "batch")
+    tuned.loc[asked, "suggested_lr"] = [0.05, 0.11, 0.12, 0.3, np.nan]
+    panel = {"where": {"method": ["batch", "group"]}, "x": "lr"}
+    (bare,) = sweep_figure(tuned, [panel]).axes
+    figure = sweep_figure(tuned, [panel | {"marks": "suggested_lr"}])
+    (axes,) = figure.axes
+    x, y = line(axes, "_marks batch").get_data()
+    assert list(x) == [0.05, 0.11, 0.12, 0.3]
+    assert set(y) == {0.98}
+    assert len(line(axes, "_marks group").get_xdata()) == 0
+    assert [text.get_text() for text in axes.texts if text.get_label().startswith("_marks")] == ["4", "0"]
+    assert axes.get_xlim()[0] <= 0.05  # beyond the grid
+    # What was at the top is now below the marks.
+    low, high = axes.get_ylim()
+    assert (bare.get_ylim()[1] - low) / (high - low) == pytest.approx(0.9)
+    assert bare.get_ylim()[0] == low
+    assert "On top: suggested learning rate of each replicate" in note(figure).replace("\n", " ")
+
+
 def test_as_renames_and_joins(runs):
     panel = ARMS | {"as": {"group": "sample-wise", "none": "sample-wise"}, "where": {"method": ["group", "none"]}}
     with pytest.raises(UserError, match="a point of sample-wise would average over runs that differ in method"):
@@ -323,6 +345,8 @@ def test_as_renames_and_joins(runs):
             {"x": "batch_size"},
             "a point of ghost_batch would average over runs that differ in stats_batch, norm.ghost_size",
         ),
+        (ARMS | {"marks": "run_id"}, "figure panel 1: marks: run_id is no column of numbers"),
+        (ARMS | {"marks": "tested"}, "figure panel 1: tested: no such column"),
         ({"x": "stats_batch"}, "group, none without a value of stats_batch; draw that under horizontal"),
         (
             {"x": "batch_size", "where": {"run_id": "none-32-32", "seed": 0}},

@@ -175,9 +175,17 @@ def test_further_outcomes(more):
     assert group[2] == f"{np.mean(ECE[:4]):.2f} ± {half_width(ECE[:4]):.2f} (n = 4)"
     assert group[4] == "≥ 900 (2 of 5)"  # the median is of one that did not reach it
     assert "range test" not in words
-    more["suggested_lr"] = [0.1, 0.2, 0.4, 0.1 / 3, np.nan] * 2
-    _, head, (batch, _) = section(summary("mine", "A title.", more, []), "Further outcomes")
-    assert (head[-1], batch[-1]) == ("suggested rate", "0.15 (4 of 5)")
+
+
+def test_suggested_rates_and_their_regret(two):
+    sought = {"suggested_lr": [0.1, 0.2, 0.4, 0.1 / 3, np.nan], "lr_suggested": [True] * 4 + [False]}
+    for column, values in (sought | {"regret": [1.0, 2.0, 0.0, -1.0, np.nan]}).items():
+        two[column] = pd.Series([*values, *[np.nan] * 5], dtype=object if column == "lr_suggested" else float)
+    words, head, (batch, group) = section(summary("mine", "A title.", two, []), "Further outcomes")
+    assert head == ["method", "n", "suggested rate", "regret"]
+    assert batch[2:] == ["0.15 (4 of 5)", f"0.50 ± {half_width([1, 2, 0, -1]):.2f} (n = 4)"]
+    assert group[2:] == ["–", "–"]  # none was sought
+    assert "range test" in words
 
 
 @pytest.mark.parametrize(
@@ -237,6 +245,7 @@ def test_arms_without_test_time_augmentation_and_diverged_ones(augmented):
 def test_outcomes_without_values_have_no_section(two):
     bare = summary("mine", "A title.", two, [])
     names = ["test_ece", "test_acc_tta", "tta_gained", "steps_to_target", "target_reached", "suggested_lr"]
+    names += ["lr_suggested", "regret"]
     assert summary("mine", "A title.", two.assign(**dict.fromkeys(names, np.nan)), []) == bare
     assert "Further" not in bare
     assert "augmentation" not in bare
