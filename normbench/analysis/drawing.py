@@ -253,15 +253,18 @@ def draw_marks(marks: Mapping) -> None:
     if not marks:
         return
     low, high = next(iter(marks)).get_ylim()
-    share = 0.05 * max(map(len, marks.values()))  # of the axes
+    row = 0.04  # of the height of the axes
+    share = row * max(map(len, marks.values()))
     for axes, rows in marks.items():
         axes.set_ylim(low, low + (high - low) / (1 - share))
         for i, (name, (look, places)) in enumerate(rows.items()):
-            y, how = 0.98 - 0.05 * i, {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            y, how = 1 - row * (i + 0.5), {"transform": axes.get_xaxis_transform(), "clip_on": False}
             if len(places):
                 left, right = axes.get_xlim()
                 axes.set_xlim(min(left, places.min()), max(right, places.max()))
-            axes.plot(places, [y] * len(places), look.marker, color=look.colour, ms=3.2, label=f"_marks {name}", **how)
+                axes.plot(
+                    places, [y] * len(places), look.marker, color=look.colour, ms=3.2, label=f"_marks {name}", **how
+                )
             text = {"fontsize": 6, "color": look.ink, "ha": "right", "va": "center", "label": f"_marks {name}"}
             axes.text(1, y, f"{len(places)}", transform=axes.transAxes, **text)
 
