@@ -1,10 +1,5 @@
 """scripts/find_lr.py as a user runs it, and its figure read back."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,23 +13,16 @@ from normbench.config import resolve
 from normbench.records.identity import run_id
 from normbench.training.find_lr import LrTest, suggest
 
-ROOT = Path(__file__).parents[2]
 COLUMNS = ["seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"]
 # Brightness is told within a few steps.
 TYPED = (*TINY, "data.train_size=320", "data.labels=brightness", "norm=none", "batch_size=32", "replicates=2")
 
 
-def find_lr(*arguments, cwd):
-    command = [sys.executable, ROOT / "scripts" / "find_lr.py", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(script, tmp_path_factory):
     """A test that ends with all replicates diverged: folder, what was printed, the table."""
     root = tmp_path_factory.mktemp("found")
-    done = find_lr(*TYPED, "--low", "1e-4", "--high", "1e6", "--steps", "100", cwd=root)
+    done = script("find_lr", *TYPED, "--low", "1e-4", "--high", "1e6", "--steps", "100", cwd=root)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     config = resolve(plan(normalize(list(TYPED)), False)[0][0].config)
@@ -74,10 +62,10 @@ def test_what_it_prints(found):
     assert config.optim.lr == pytest.approx(np.sqrt(rates[0] * rates[1]), rel=0.05)
 
 
-def test_nothing_to_suggest_and_a_folder_of_ones_own(tmp_path):
+def test_nothing_to_suggest_and_a_folder_of_ones_own(script, tmp_path):
     """Rates at which nothing moves; the overrides and flags in any order."""
     range_ = ("--low", "1e-7", "--high", "1e-6", "--steps", "50", "--rule", "minimum/10")
-    done = find_lr("--to", "mine", *TYPED, *range_, "seed=5", "replicates=1", cwd=tmp_path)
+    done = script("find_lr", "--to", "mine", *TYPED, *range_, "seed=5", "replicates=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     words = "nothing learned: the loss never fell clearly below that of guessing, 0.693; nothing diverged up to 1e-06"
@@ -97,12 +85,11 @@ def test_nothing_to_suggest_and_a_folder_of_ones_own(tmp_path):
         (["-m", "norm=batch"], "unrecognized arguments: -m "),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(typed, words, tmp_path):
-    done = find_lr(*TINY, *typed, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert words in done.stderr
-    assert (done.stdout, list(tmp_path.iterdir())) == ("", [])
+def test_a_mistake_is_one_line_and_exit_status_2(typed, words, told, tmp_path):
+    line = told("find_lr", *TINY, *typed)
+    assert line.count("\n") == 1, line
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- The figure. ------------------------------------------------------------------------------------------------------

@@ -1,24 +1,13 @@
 """scripts/probe.py as a user runs it."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
 SMALL = ("data=patterns", "data.train_size=50", "model.width=1", "replicates=2", "batch_size=8")
 
 
-def probe(*arguments, cwd):
-    command = [sys.executable, ROOT / "scripts" / "probe.py", *map(str, arguments)]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def test_a_probe_leaves_tables_summary_and_figure_and_again_the_same(tmp_path):
+def test_a_probe_leaves_tables_summary_and_figure_and_again_the_same(script, tmp_path):
     typed = [*SMALL, "data.input=raw,zscore"]
-    done = probe("inputs", *typed, cwd=tmp_path)
+    done = script("probe", "inputs", *typed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "probe_inputs"
     names = ["conditions.csv", "networks.csv", "summary.md", "figure.png", "figure.svg"]
@@ -28,7 +17,7 @@ def test_a_probe_leaves_tables_summary_and_figure_and_again_the_same(tmp_path):
     assert f"- Command: `python scripts/probe.py inputs {' '.join(typed)}`\n" in text
     for word in ("- Commit: ", "- Device: ", "torch ", "2 seeds (0 to 1)", "50 training images"):
         assert word in text
-    again = probe("inputs", *typed, "--to", tmp_path / "again", cwd=tmp_path)
+    again = script("probe", "inputs", *typed, "--to", tmp_path / "again", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert {name: (folder / name).read_bytes() for name in names} == {
         path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()
@@ -44,12 +33,9 @@ def test_a_probe_leaves_tables_summary_and_figure_and_again_the_same(tmp_path):
         (["inputs", *SMALL, "data.input=raw", "norm=none", "--to", "taken"], ["taken/conditions.csv: File exists"]),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(arguments, words, tmp_path):
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, words, told, tmp_path):
     (tmp_path / "taken").write_text("")
-    done = probe(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    told = [line for line in done.stderr.splitlines() if not line.endswith(": measured")]
-    assert len(told) == 1, done.stderr
+    (line,) = [line for line in told("probe", *arguments).splitlines() if not line.endswith(": measured")]
     for word in words:
-        assert word in told[0]
+        assert word in line
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,22 +1,11 @@
 """The scripts as a user runs them: on a study, on any folder, and with mistakes."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
 SECTIONS = ("Further outcomes", "Test-time augmentation")
 FURTHER = ("augment.tta=flip", "evaluation.target_acc=99.9")
-
-
-def script(name, *arguments, cwd):
-    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +19,7 @@ def folder(tiny, popen, tmp_path_factory):
     return root
 
 
-def test_any_folder_of_runs_gets_tables_and_figures(folder):
+def test_any_folder_of_runs_gets_tables_and_figures(folder, script):
     collected = script("collect", "outputs", cwd=folder)
     assert collected.returncode == 0, collected.stderr
     assert collected.stdout == "outputs/runs.csv: 4 runs, 8 replicates: 8 finished\n"
@@ -50,7 +39,7 @@ def test_any_folder_of_runs_gets_tables_and_figures(folder):
     assert all((folder / "outputs" / name).stat().st_size > 5000 for name in names)
 
 
-def test_elsewhere(folder, tmp_path):
+def test_elsewhere(folder, script, tmp_path):
     assert script("collect", folder / "outputs", "--to", tmp_path / "there", cwd=tmp_path).returncode == 0
     assert script("table", tmp_path / "there", cwd=tmp_path).returncode == 0
     assert {path.name for path in (tmp_path / "there").iterdir()} == {"runs.csv", "curves.csv", "summary.md"}
@@ -68,10 +57,24 @@ def test_elsewhere(folder, tmp_path):
         ("plot", ["."], ["runs.csv: no such table"]),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(name, arguments, words, tmp_path):
-    done = script(name, *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
+def test_a_mistake_is_one_line_and_exit_status_2(name, arguments, words, told, tmp_path):
+    line = told(name, *arguments)
+    assert line.count("\n") == 1, line
     for word in words:
-        assert word in done.stderr
+        assert word in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "word"),
+    [
+        ("collect", ["demmo"], "did you mean demo?"),
+        ("find_lr", ["norm=gruop"], "did you mean group?"),
+        ("probe", ["input"], "did you mean inputs?"),
+    ],
+)
+def test_so_it_is_in_a_process_of_its_own(name, arguments, word, script, tmp_path):
+    done = script(name, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert word in done.stderr
