@@ -77,6 +77,8 @@ KINDS = {
 }
 # What a cell may say beside columns and their values.
 BESIDE = ("metric", "best")
+# The metrics of a range test, in words.
+RANGE_TEST = {"suggested_lr": "suggested rate", "regret": "regret"}
 SELECTORS = ("a", "b", "c", "d", "reference", "where")
 
 
@@ -316,10 +318,10 @@ def _cell(claim: Claim, key: str, label: str, selector: dict, runs: pd.DataFrame
     values = rows[metric].astype(float)
     values = values.where(rows.status.isin(OVER) & np.isfinite(values))
     diverged = rows.status.eq("diverged")
-    if metric in ("suggested_lr", "regret"):  # what became of the training has nothing to do with it
+    if metric in RANGE_TEST:  # what became of the training beside which the rate was sought has nothing to do with it
         diverged &= False
-        if none := (rows.status.isin(OVER) & rows.suggested_lr.isna()).sum():
-            remark = "; ".join(filter(None, (remark, f"{label}: no suggested rate for {none} of {len(rows)}")))
+        if none := (rows.get("lr_found", values).notna() & values.isna()).sum():
+            remark = "; ".join(filter(None, (remark, f"{label}: no {RANGE_TEST[metric]} for {none} of {len(rows)}")))
     return _Cell(label, metric, values, diverged, _censored(rows, metric), remark)
 
 

@@ -182,7 +182,7 @@ def _derived(entry: dict) -> dict:
     if None not in counts:
         more["tta_p"] = mcnemar(*counts)
     if "suggested_lr" in entry:
-        more["lr_suggested"] = entry["suggested_lr"] is not None
+        more["lr_found"] = entry["suggested_lr"] is not None
     return entry | more
 
 
@@ -190,8 +190,9 @@ def _regret(table: pd.DataFrame) -> pd.Series:
     """What each replicate's suggested rate costs: points of test accuracy below the best rate of the grid.
 
     The suggestion stands for the rate of the grid nearest to it on a log scale; both accuracies are of the replicate's
-    seed. The best rate is that of the highest mean validation accuracy. NaN without a suggestion, for one beyond the
-    grid by more than half its widest step, and where a configuration was trained at fewer than three rates.
+    seed. The best rate, of those that are over, is that of the highest mean validation accuracy. NaN without a
+    suggestion, for one beyond the grid by more than half its widest step, and where a grid does not tell: of fewer than
+    three rates, with the best at its edge, or with several runs of a seed at one rate.
     """
     regret = pd.Series(np.nan, table.index)
     over = table[table["status"].isin(OVER) & table["val_acc"].notna()]
@@ -199,15 +200,17 @@ def _regret(table: pd.DataFrame) -> pd.Series:
     for _, group in over.groupby(keys, dropna=False, sort=False):
         rates = np.sort(group["lr"].unique())
         suggested = group["suggested_lr"].dropna().astype(float)
-        if len(rates) < 3 or suggested.empty:
+        if len(rates) < 3 or suggested.empty or group.duplicated(["lr", "seed"]).any():
             continue
-        best = best_of(group["val_acc"].astype(float), group["lr"]).value
-        accuracy = group.groupby(["lr", "seed"])["test_acc"].first()
+        best = best_of(group["val_acc"].astype(float), group["lr"])
+        if best.edge:
+            continue
+        accuracy = group.set_index(["lr", "seed"])["test_acc"].astype(float)
         away = np.abs(np.subtract.outer(np.log(suggested.to_numpy()), np.log(rates)))
         covered = away.min(axis=1) <= np.diff(np.log(rates)).max() / 2
         for index, rate in zip(suggested.index[covered], rates[away.argmin(axis=1)[covered]], strict=True):
             seed = group["seed"][index]
-            regret[index] = accuracy.get((best, seed), np.nan) - accuracy.get((rate, seed), np.nan)
+            regret[index] = accuracy.get((best.value, seed), np.nan) - accuracy.get((rate, seed), np.nan)
     return regret
 
 

@@ -26,7 +26,7 @@ OUTCOME = (
     "steps_to_target",
     "target_reached",
     "suggested_lr",
-    "lr_suggested",
+    "lr_found",
     "regret",
     "seconds",
     "train_seconds",

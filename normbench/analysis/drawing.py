@@ -46,7 +46,7 @@ AXIS_LABELS = {
     "steps_to_target": "steps to the target accuracy",
     "target_reached": "share that reached the target",
     "suggested_lr": "suggested learning rate (at batch size 128)",
-    "lr_suggested": "share with a suggested learning rate",
+    "lr_found": "share with a suggested learning rate",
     "regret": "regret of the suggested learning rate (points)",
     "tta_gained": "images that TTA turned right",
     "tta_lost": "images that TTA turned wrong",

@@ -17,7 +17,7 @@ A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure
     lines: method                                            # the default; any column that tells lines apart
     as: batch (ghost groups)                                 # one label for all, or {value: label}; equal ones join
     horizontal: {method: [group, none], batch_size: 128}     # another selection, drawn as levels across the panel
-    marks: suggested_lr                                      # places along x: a row of small markers a line, on top
+    marks: suggested_lr                                      # places along x, in its unit: markers on top, a row a line
 """
 
 from collections.abc import Callable, Mapping

@@ -241,7 +241,7 @@ def _further(runs: pd.DataFrame) -> str:
             "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
             _steps,
         ),
-        "lr_suggested": (
+        "lr_found": (
             "suggested rate",
             "Suggested rate: of a learning rate range test, median, and of how many replicates it suggested one.",
             _suggested,
@@ -249,7 +249,8 @@ def _further(runs: pd.DataFrame) -> str:
         "regret": (
             "regret",
             "Regret: points of test accuracy between the best rate of the grid, chosen by validation, and the rate of "
-            "the grid nearest to the suggested one, mean ± half-width of the 95 % t interval.",
+            "the grid nearest to the suggested one, mean ± half-width of the 95 % t interval; none where that best "
+            "rate is at the edge of the grid.",
             lambda group: _mean_of(group, "regret"),
         ),
     }
@@ -387,7 +388,7 @@ def _steps(group: pd.DataFrame) -> str:
 
 
 def _suggested(group: pd.DataFrame) -> str:
-    rates, sought = group["suggested_lr"].dropna(), group["lr_suggested"].notna().sum()
+    rates, sought = group["suggested_lr"].dropna(), group["lr_found"].notna().sum()
     return f"{_median(rates, '{:.3g}')} ({len(rates)} of {sought})" if sought else "–"
 
 

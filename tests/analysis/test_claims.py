@@ -521,6 +521,7 @@ def test_a_rate_is_suggested_or_not_whatever_became_of_the_training():
     table = runs(({"method": "group"}, [50.0] * 4), ({"method": "none"}, [10.0] * 4))
     table.loc[table.method == "none", "status"] = "diverged"
     table["suggested_lr"] = [0.1, 0.2, 0.3, None, 0.01, 0.02, 0.02, 0.04]
+    table["lr_found"] = table["suggested_lr"].notna()
     found = verdict_of(entry(a={"method": "group"}, b={"method": "none"}, metric="suggested_lr"), table)
     assert (found.n, found.estimate) == (3, pytest.approx(0.2 - 0.05 / 3))
     assert found.note == "a: no suggested rate for 1 of 4; 1 of 4 seeds missing"
@@ -528,7 +529,7 @@ def test_a_rate_is_suggested_or_not_whatever_became_of_the_training():
     level = entry(kind="level", a={"method": "group"}, metric="regret", direction="less", level=2)
     found = verdict_of({key: level[key] for key in level if key not in ("b", "margin")}, table)
     assert (found.n, found.estimate) == (2, pytest.approx(0.75))
-    assert found.note.startswith("a: no suggested rate for 1 of 4; 2 of 4 seeds missing")
+    assert found.note.startswith("a: no regret for 2 of 4; 2 of 4 seeds missing")
 
 
 def test_replicates_that_never_reach_the_target_are_told():

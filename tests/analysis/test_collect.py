@@ -100,15 +100,31 @@ def test_keys_that_differ_get_columns_and_no_others(tmp_path):
 
 
 def test_the_regret_of_suggested_rates(tmp_path):
-    """By hand. Accuracies of two seeds over a grid of decades; the best rate is that of the validation images, 0.1."""
-    grid = {0.001: (20, 21), 0.01: (30, 33), 0.1: (42, 40), 1.0: (41, 40)}
-    suggested = {("batch", 0): 0.02, ("batch", 1): 0.04, ("group", 0): None, ("group", 1): 4.0}
-    typed = ["norm=batch,group", "optim.lr=0.001,0.01,0.1,1", "replicates=2", "device=cpu", f"output={tmp_path}"]
-    for run in runs_of(plan(normalize(typed), True)[0]):
+    """By hand: accuracies of three seeds over decades. The best rate, by validation: batch 0.1, group 0.01, none 1."""
+    rates = (0.001, 0.01, 0.1, 1.0)
+    val = {
+        "batch": ((20, 21, 22), (30, 33, 31), (42, 40, 44), (41, 40, 43)),
+        "group": ((20, 21, 22), (35, 36, 37), (30, 31, 33), (12, 14, 13)),
+        "none": ((20, 21, 22), (30, 31, 32), (40, 41, 42), (50, 51, 52)),
+    }
+    test = {0.001: 1, 0.01: 2, 0.1: 4, 1.0: 8}  # points above those: the test images would choose another rate
+    suggested = {
+        ("batch", 0): 0.02,  # nearest to 0.01
+        ("batch", 1): 0.04,  # to 0.1 on a log scale, though not in difference
+        ("batch", 2): 4.0,  # beyond the grid by more than half a decade
+        ("group", 0): 2.0,  # by less
+        ("group", 1): None,
+        ("group", 2): 0.01,
+        ("none", 0): 0.1,  # but there the best rate may lie beyond the grid
+        ("none", 1): 0.1,
+        ("none", 2): None,
+    }
+    typed = ["norm=batch,group,none", f"optim.lr={','.join(map(str, rates))}", "replicates=3", "device=cpu"]
+    for run in runs_of(plan(normalize([*typed, f"output={tmp_path}"]), True)[0]):
         method, lr = run.config.norm.name, run.config.optim.lr
-        entries = [entry(seed, accuracy) for seed, accuracy in enumerate(grid[lr])]
+        entries = [entry(seed, accuracy) for seed, accuracy in enumerate(val[method][rates.index(lr)])]
         for one in entries:
-            one["test_acc"] = one["val_acc"] + {0.1: 5, 1.0: 10}.get(lr, 0)  # the test images would choose 1
+            one["test_acc"] = one["val_acc"] + test[lr]
             if lr == 0.1:
                 one["suggested_lr"] = suggested[method, one["seed"]]
         run.directory.path.mkdir()
@@ -117,18 +133,18 @@ def test_the_regret_of_suggested_rates(tmp_path):
         (run.directory.path / "result.json").write_text(json.dumps({"status": "finished", "replicates": entries}))
     table, _ = collect(str(tmp_path))
     asked = table[table["lr"] == 0.1].set_index(["method", "seed"])
-    assert asked["lr_suggested"].to_dict() == {key: rate is not None for key, rate in suggested.items()}
+    assert asked["lr_found"].to_dict() == {key: rate is not None for key, rate in suggested.items()}
     assert asked["regret"].dropna().to_dict() == {
-        ("batch", 0): 47 - 30,  # 0.02 is nearest to 0.01
-        ("batch", 1): 0,  # 0.04 to 0.1 on a log scale, though not in difference
+        ("batch", 0): 46 - 32,
+        ("batch", 1): 0,
+        ("group", 0): 37 - 20,
+        ("group", 2): 0,
     }
-    asked = asked.drop(index=("group", 0))
-    assert asked["regret"].isna().tolist() == [False, False, True]  # 4 is beyond the grid by more than half a decade
-    rest = table[table["lr"] != 0.1]
-    assert rest[["lr_suggested", "regret"]].isna().all(axis=None)
-    (tmp_path / table[table["lr"] == 0.001].iloc[0]["run_id"] / "result.json").unlink()
-    (tmp_path / table[table["lr"] == 1].iloc[0]["run_id"] / "result.json").unlink()
+    assert table.loc[table["lr"] != 0.1, ["lr_found", "regret"]].isna().all(axis=None)
+    for name in table.loc[table["lr"].isin([0.001, 1]), "run_id"].unique():
+        (tmp_path / name / "result.json").unlink()
     table, _ = collect(str(tmp_path))
+    assert table["lr_found"].sum() == 7
     assert table["regret"].isna().all()  # two rates are no grid
 
 

@@ -178,9 +178,9 @@ def test_further_outcomes(more):
 
 
 def test_suggested_rates_and_their_regret(two):
-    sought = {"suggested_lr": [0.1, 0.2, 0.4, 0.1 / 3, np.nan], "lr_suggested": [True] * 4 + [False]}
+    sought = {"suggested_lr": [0.1, 0.2, 0.4, 0.1 / 3, np.nan], "lr_found": [True] * 4 + [False]}
     for column, values in (sought | {"regret": [1.0, 2.0, 0.0, -1.0, np.nan]}).items():
-        two[column] = pd.Series([*values, *[np.nan] * 5], dtype=object if column == "lr_suggested" else float)
+        two[column] = pd.Series([*values, *[np.nan] * 5], dtype=object if column == "lr_found" else float)
     words, head, (batch, group) = section(summary("mine", "A title.", two, []), "Further outcomes")
     assert head == ["method", "n", "suggested rate", "regret"]
     assert batch[2:] == ["0.15 (4 of 5)", f"0.50 ± {half_width([1, 2, 0, -1]):.2f} (n = 4)"]
@@ -245,7 +245,7 @@ def test_arms_without_test_time_augmentation_and_diverged_ones(augmented):
 def test_outcomes_without_values_have_no_section(two):
     bare = summary("mine", "A title.", two, [])
     names = ["test_ece", "test_acc_tta", "tta_gained", "steps_to_target", "target_reached", "suggested_lr"]
-    names += ["lr_suggested", "regret"]
+    names += ["lr_found", "regret"]
     assert summary("mine", "A title.", two.assign(**dict.fromkeys(names, np.nan)), []) == bare
     assert "Further" not in bare
     assert "augmentation" not in bare

@@ -69,6 +69,8 @@ def test_a_mistake_is_one_line_and_exit_status_2(name, arguments, words, told, t
     ("name", "arguments", "word"),
     [
         ("collect", ["demmo"], "did you mean demo?"),
+        ("table", ["demmo"], "did you mean demo?"),
+        ("plot", ["demmo"], "did you mean demo?"),
         ("find_lr", ["norm=gruop"], "did you mean group?"),
         ("probe", ["input"], "did you mean inputs?"),
     ],
