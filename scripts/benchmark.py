@@ -10,7 +10,6 @@ a contestant's figure is the median over rounds of its mean time per step, warm-
 median of the ratios within a round.
 """
 
-import argparse
 import statistics
 import time
 
@@ -22,6 +21,7 @@ from torchvision.transforms import v2
 from normbench.cli import plan
 from normbench.config import resolve
 from normbench.data import load_dataset
+from normbench.errors import CommandLine, one_line
 from normbench.training.loop import Unwatched, train
 from normbench.training.processes import Processes
 
@@ -139,8 +139,9 @@ def compare(title, contestants, rounds, unit):
         print(f"  {name:<44} {unit(statistics.median(seconds)):>22}   ×{ratio:.2f}")
 
 
+@one_line
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--only", choices=("small-batch", "large-batch"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 import sys
 from functools import cache
@@ -44,6 +45,18 @@ def popen():
         )
 
     return start
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """Run a script within this process, which saves its imports."""
+
+    def run(name, *arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        runpy.run_path(ROOT / "scripts" / f"{name}.py", run_name="__main__")
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -293,9 +293,8 @@ def _best(claim: Claim, key: str, label: str, column: str, rows: pd.DataFrame) -
     if over.empty:
         return rows[:0], ""
     best = best_of(over.val_acc, over[column])
-    remark = (
-        f"{label}: {column}={_line(best.value)} is the best " + ("value", f"of {best.tried} values")[best.tried > 1]
-    )
+    tried = "value" if best.tried == 1 else f"of {best.tried} values"
+    remark = f"{label}: {column}={_line(best.value)} is the best {tried}"
     if best.tried > 1 and best.edge:
         remark += f", the {best.edge} of the grid: widen it"
     return rows[rows[column] == best.value], remark

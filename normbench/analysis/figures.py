@@ -63,11 +63,10 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
         raise _nothing("figure", pd.concat(statuses).to_frame("status"), panels[0].get("where"))
     y = panels[0]["y"]
     drawing.limit_y(grid, lines, y)
-    marks = {axes: _marks(runs, panel, looks) for axes, panel in zip(grid, panels, strict=True) if panel.get("marks")}
-    drawing.draw_marks(marks)
-    marked = dict.fromkeys(plain(panel["marks"]) for panel in panels if panel.get("marks"))
-    told = f"On top: {' and '.join(marked)} of each replicate that has one, and how many have." if marked else ""
-    key = [_key_text(lines), _lost_text(lines, y), _censored_text(runs, statuses, y), told]
+    marked = [(axes, panel) for axes, panel in zip(grid, panels, strict=True) if panel.get("marks")]
+    drawing.draw_marks({axes: _marks(runs, panel, looks) for axes, panel in marked})
+    key = [_key_text(lines), _lost_text(lines, y), _censored_text(runs, statuses, y)]
+    key.append(_marks_text([panel["marks"] for _, panel in marked]))
     drawing.finish(figure, [" ".join(filter(None, key)), _left_out_text(statuses)], footer)
     return figure
 
@@ -459,10 +458,9 @@ def _marks(runs: pd.DataFrame, panel: dict, looks: dict[str, Style]) -> dict[str
     for needed in (column, panel["x"]):
         if drawing.scale_of(_column(rows, needed, name))[0] == "text":
             raise UserError(f"{name}: marks: {needed} is no column of numbers")
-    found = {}
-    for key, group in rows.groupby(rows[by].map(typed)):
-        found[key] = (looks[key], group.dropna(subset=column).drop_duplicates("seed")[column].to_numpy(float))
-    return {key: found[key] for key in looks if key in found}
+    keys = rows[by].map(typed)
+    found = rows.dropna(subset=column).drop_duplicates([by, "seed"])
+    return {key: (looks[key], found.loc[keys == key, column].to_numpy(float)) for key in looks if key in set(keys)}
 
 
 # The note below a figure
@@ -493,6 +491,11 @@ def _censored_text(runs: pd.DataFrame, statuses: list[pd.Series], y: str) -> str
     return (
         f"{never} of {len(drawn)} replicates did not reach the target and count with all their steps." if never else ""
     )
+
+
+def _marks_text(columns: list[str]) -> str:
+    what = " and ".join(dict.fromkeys(map(plain, columns)))
+    return f"On top: {what} of each replicate that has one, and how many have." if columns else ""
 
 
 def _left_out_text(statuses: list[pd.Series]) -> str:

@@ -201,12 +201,10 @@ def divergence(losses: Sequence[float], steps: int) -> int | None:
     """
     width, start = _widths(steps)
     smoothed = _smooth(losses, width)
-    if len(losses) < start or not np.isfinite(smoothed[:start]).all():
-        lost = ~np.isfinite(smoothed)
-        return int(lost.argmax()) if lost.any() else None
-    first = np.maximum(np.minimum.accumulate(smoothed[:start]), np.median(losses[:start]))
-    lowest = np.minimum.accumulate([*first, *smoothed[start:]])
-    lost = ~np.isfinite(smoothed) | (smoothed > DIVERGED * lowest)
+    lost = ~np.isfinite(smoothed)
+    if len(losses) >= start and not lost[:start].any():
+        first = np.maximum(np.minimum.accumulate(smoothed[:start]), np.median(losses[:start]))
+        lost |= smoothed > DIVERGED * np.minimum.accumulate([*first, *smoothed[start:]])
     return int(lost.argmax()) if lost.any() else None
 
 

@@ -42,22 +42,24 @@ def entry(seed, accuracy, status="finished", **more):
     }
 
 
+def put(run, result=None, **env):
+    """The folder that a run leaves."""
+    folder = run.directory.path
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
+    (folder / "env.json").write_text(json.dumps(ENV | env))
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, **result}))
+    return folder
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """The runs of a sweep, none begun, and a function that gives one a folder."""
     typed = ["norm=batch,group,none", "batch_size=8", "replicates=2", "device=cpu", f"output={tmp_path / 'runs'}"]
     runs = runs_of(plan(normalize([*typed, "study=mine"]), True)[0])
 
-    def put(index, result=None, **env):
-        folder = runs[index].directory.path
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(runs[index].config))
-        (folder / "env.json").write_text(json.dumps(ENV | env))
-        if result is not None:
-            (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, **result}))
-        return folder
-
-    return runs, put, tmp_path / "runs"
+    return runs, lambda index, *what, **env: put(runs[index], *what, **env), tmp_path / "runs"
 
 
 def test_every_replicate_is_a_row_whatever_became_of_it(sweep):
@@ -127,10 +129,7 @@ def test_the_regret_of_suggested_rates(tmp_path):
             one["test_acc"] = one["val_acc"] + test[lr]
             if lr == 0.1:
                 one["suggested_lr"] = suggested[method, one["seed"]]
-        run.directory.path.mkdir()
-        (run.directory.path / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
-        (run.directory.path / "env.json").write_text(json.dumps(ENV))
-        (run.directory.path / "result.json").write_text(json.dumps({"status": "finished", "replicates": entries}))
+        put(run, {"status": "finished", "replicates": entries})
     table, _ = collect(str(tmp_path))
     asked = table[table["lr"] == 0.1].set_index(["method", "seed"])
     assert asked["lr_found"].to_dict() == {key: rate is not None for key, rate in suggested.items()}

@@ -1,9 +1,7 @@
 """What results/ holds follows from its runs.csv, and from nothing typed by hand."""
 
 import re
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,13 +18,11 @@ def test_there_are_results_and_each_is_of_a_study():
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
-def test_results_come_again_byte_for_byte_from_their_tables(folder, tmp_path, monkeypatch):
+def test_results_come_again_byte_for_byte_from_their_tables(folder, run_script, tmp_path):
     for name in ("runs.csv", "curves.csv"):
         shutil.copy(folder / name, tmp_path)
-    monkeypatch.chdir(ROOT)
     for script in ("table", "plot"):
-        monkeypatch.setattr(sys, "argv", [script, folder.name, "--to", str(tmp_path)])
-        runpy.run_path(ROOT / "scripts" / f"{script}.py", run_name="__main__")
+        run_script(script, folder.name, "--to", tmp_path, cwd=ROOT)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {"summary.md", "figure.png", "figure.svg", "curves.png", "curves.svg", "cost.png", "cost.svg"} <= set(made)
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}

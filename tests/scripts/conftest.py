@@ -1,4 +1,3 @@
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,14 +20,12 @@ def script():
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch, capsys):
-    """What a script says of a mistake on standard error, all it says: in this process, to save the imports."""
+def told(run_script, tmp_path, capsys):
+    """What a script says of a mistake on standard error: all it says."""
 
     def run(name, *arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            runpy.run_path(ROOT / "scripts" / f"{name}.py", run_name="__main__")
+            run_script(name, *arguments, cwd=tmp_path)
         assert exit_.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
