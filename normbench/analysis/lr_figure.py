@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from normbench.analysis import drawing
-from normbench.training.find_lr import LrTest, Suggestion, median_rate
+from normbench.analysis.lr_curve import LrTest, Suggestion, median_rate
 
 
 @drawing.style()

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from normbench.analysis.lr_curve import LrTest
 from normbench.config import cpu_threads, resolve, samples_per_epoch
 from normbench.data import load_dataset, prepare
 from normbench.errors import InputError, UserError
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
 from normbench.records.identity import run_id
-from normbench.training.find_lr import LrTest, find_lr
+from normbench.training.find_lr import find_lr
 from normbench.training.loop import TIMED_STEPS, Unwatched, train
 from normbench.training.processes import Processes, join, launched, leave
 from normbench.training.progress import Display

@@ -7,11 +7,11 @@ from PIL import Image
 from small_runs import TINY
 
 from normbench.analysis.figures import save
+from normbench.analysis.lr_curve import LrTest, suggest
 from normbench.analysis.lr_figure import lr_figure
 from normbench.cli import normalize, plan
 from normbench.config import resolve
 from normbench.records.identity import run_id
-from normbench.training.find_lr import LrTest, suggest
 
 COLUMNS = ["seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"]
 # Brightness is told within a few steps.
