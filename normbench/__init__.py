@@ -11,7 +11,7 @@ def run(*overrides: str) -> dict:
     """
     from normbench.cli import normalize, plan
     from normbench.errors import InputError
-    from normbench.training.run import execute
+    from normbench.runs.run import execute
 
     jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
     if len(jobs) > 1:

@@ -45,10 +45,10 @@ def _main(command: list[str]) -> int:
             raise UserError(" ".join(str(error).split())) from None
         return 0
 
-    from normbench.report import print_plan, print_run, print_sweep
-    from normbench.sweep import run_sweep, runs_of
-    from normbench.training.run import execute
-    from normbench.training.signals import Stopped
+    from normbench.runs.report import print_plan, print_run, print_sweep
+    from normbench.runs.run import execute
+    from normbench.runs.sweep import run_sweep, runs_of
+    from normbench.signals import Stopped
 
     runs = runs_of(jobs)  # every mistake of a sweep shows before its first run
     try:

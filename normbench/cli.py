@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import GROUPS, choices, conf_dir, default_choices, flatten
 from normbench.errors import InputError, UserError, choices_text
-from normbench.launchers import check as check_launcher
+from normbench.runs.launchers import check as check_launcher
 
 
 @dataclass(frozen=True)

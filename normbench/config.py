@@ -18,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from normbench.data import LABELS, patterns
 from normbench.data.corruption import NOISES
 from normbench.data.inputs import KINDS
+from normbench.data.views import VIEWS
 from normbench.errors import InputError, UserError, choices_text
 from normbench.models import MODELS, build_model
 from normbench.norms import ACTIVATIONS, NORMS, Layers
-from normbench.training.views import VIEWS
 
 GROUPS = ("model", "norm", "data", "augment", "optim", "experiment")
 # What cannot change a result beyond rounding is no part of a run's identity.

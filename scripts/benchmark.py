@@ -22,8 +22,8 @@ from normbench.cli import plan
 from normbench.config import resolve
 from normbench.data import load_dataset
 from normbench.errors import CommandLine, one_line
+from normbench.processes import Processes
 from normbench.training.loop import Unwatched, train
-from normbench.training.processes import Processes
 
 WARM_UP = 5
 

@@ -4,9 +4,9 @@ python scripts/collect.py batch_size                    → results/batch_size/r
 python scripts/collect.py outputs --to somewhere        → the same of every run in a folder
 """
 
-from normbench.analysis.collect import collect, study_names, write
 from normbench.analysis.study import command_line, study_of
 from normbench.errors import one_line
+from normbench.runs.collect import collect, study_names, write
 
 
 @one_line

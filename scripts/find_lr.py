@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from normbench.analysis.collect import write
 from normbench.analysis.figures import save
 from normbench.analysis.lr_curve import RULES, LrTest, Suggestion, median_rate
 from normbench.analysis.lr_figure import lr_figure
@@ -21,8 +20,9 @@ from normbench.config import resolve
 from normbench.errors import CommandLine, InputError, UserError, choices_text, one_line
 from normbench.records.directory import plainly
 from normbench.records.identity import run_id
+from normbench.runs.collect import write
+from normbench.runs.run import range_test
 from normbench.training.find_lr import HIGH, LOW, STEPS
-from normbench.training.run import range_test
 
 
 @one_line

@@ -5,11 +5,11 @@ python scripts/table.py somewhere                       → somewhere/summary.md
 """
 
 from normbench.analysis.claims import decide
-from normbench.analysis.collect import write
 from normbench.analysis.study import command_line, study_of
 from normbench.analysis.tables import rates, rates_summary, summary
 from normbench.errors import one_line
 from normbench.records.directory import OVER, plainly
+from normbench.runs.collect import write
 
 
 @one_line

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from normbench.analysis.claims import Claim, parse_claims
-from normbench.analysis.collect import read, study_file, study_names
 from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OTHER
 from normbench.config import conf_dir
 from normbench.errors import CommandLine, UserError
+from normbench.runs.collect import read, study_file, study_names
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 NEEDED = (

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from normbench.analysis.lr_curve import LrTest, divergence
 from normbench.errors import InputError
+from normbench.processes import Processes
 from normbench.training.loop import Unwatched, train
 from normbench.training.optimizer import scaled_lr
-from normbench.training.processes import Processes
 
 # From below what raw inputs 0…255 bear without normalization to where BatchNorm fails; 25 steps a decade.
 LOW, HIGH, STEPS = 1e-7, 10.0, 200

@@ -8,16 +8,16 @@ from contextlib import nullcontext
 import torch
 
 from normbench.config import make_model
+from normbench.data.epoch import Epoch, image_size, mean_losses, right_answers, with_border
 from normbench.data.inputs import Inputs, resized
+from normbench.data.views import VIEWS
 from normbench.norms.batch import has_running_statistics, precise_statistics
 from normbench.norms.plain import Dropout
 from normbench.norms.weight import data_dependent_init
+from normbench.processes import Processes
 from normbench.random import derive
-from normbench.training.augment import Epoch, image_size, mean_losses, right_answers, with_border
-from normbench.training.evaluate import evaluate
+from normbench.tasks.scores import evaluate
 from normbench.training.optimizer import clip_gradients, gradient_norms, lr_factor, make_optimizer, scaled_lr
-from normbench.training.processes import Processes
-from normbench.training.views import VIEWS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 INIT_IMAGES = 512  # training images that weight normalization is initialized from

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from normbench.analysis.claims import decide
-from normbench.analysis.collect import write
 from normbench.analysis.figures import cost_figure, curves_figure, sweep_figure
 from normbench.analysis.study import NEEDED, study_of
 from normbench.analysis.tables import summary
 from normbench.errors import InputError, UserError
+from normbench.runs.collect import write
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def experiment(tmp_path, monkeypatch):
     """Writes the experiment file of a study of this test's own, named mine."""
     path = tmp_path / "conf" / "experiment" / "mine.yaml"
     path.parent.mkdir(parents=True)
-    for module in ("normbench.config", "normbench.analysis.collect", "normbench.analysis.study"):
+    for module in ("normbench.config", "normbench.runs.collect", "normbench.analysis.study"):
         monkeypatch.setattr(f"{module}.conf_dir", lambda: tmp_path / "conf")
     return path
 

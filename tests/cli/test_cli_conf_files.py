@@ -10,9 +10,9 @@ from normbench.cli import normalize, plan
 from normbench.config import GROUPS, choices, resolve
 from normbench.data import Dataset, load_dataset, prepare
 from normbench.norms import NORMS
+from normbench.processes import Processes
+from normbench.runs.run import LOADING
 from normbench.training.loop import train
-from normbench.training.processes import Processes
-from normbench.training.run import LOADING
 
 
 def compose(*typed):

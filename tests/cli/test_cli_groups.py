@@ -35,10 +35,10 @@ def composed(command, monkeypatch):
 
     def run(*arguments):
         taken = []
-        monkeypatch.setattr("normbench.training.run.execute", lambda config: taken.append(plain(config)) or {})
-        monkeypatch.setattr("normbench.report.print_run", lambda *_: None)
-        monkeypatch.setattr("normbench.report.print_line", lambda *_: None)
-        monkeypatch.setattr("normbench.report.print_sweep", lambda *_: 0)
+        monkeypatch.setattr("normbench.runs.run.execute", lambda config: taken.append(plain(config)) or {})
+        monkeypatch.setattr("normbench.runs.report.print_run", lambda *_: None)
+        monkeypatch.setattr("normbench.runs.report.print_line", lambda *_: None)
+        monkeypatch.setattr("normbench.runs.report.print_sweep", lambda *_: 0)
         status, _, err = command(*arguments)
         assert (status, err) == (0, "")
         return taken
@@ -275,7 +275,7 @@ def test_a_sweep_in_a_process_of_its_own(process, tmp_path, tiny):
 
 
 def test_a_failed_run_stops_no_sweep_and_shows_in_the_exit_status(command, monkeypatch, tmp_path, tiny):
-    from normbench.training import run
+    from normbench.runs import run
 
     train = run.train
 

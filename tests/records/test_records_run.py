@@ -21,7 +21,7 @@ from normbench.__main__ import main
 from normbench.config import resolve
 from normbench.records.directory import METRICS
 from normbench.records.identity import run_id
-from normbench.training.run import execute
+from normbench.runs.run import execute
 
 
 def rows_of(folder):
@@ -172,8 +172,8 @@ def test_tensorboard_scalars_are_metrics_after_a_resume_too(tiny, compose, tmp_p
     """Interrupted in the second stack, after its first epoch and again in the middle of its second."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from normbench.training.run import Session
-    from normbench.training.signals import Stopped
+    from normbench.runs.run import Session
+    from normbench.signals import Stopped
 
     config = compose(*tiny, "replicates=2", "stack=1", "epochs=3", f"output={tmp_path}", "logging.progress=none")
     done = []
@@ -288,7 +288,7 @@ def test_a_run_that_diverges_is_an_outcome(tiny, command, tmp_path):
 
 
 def test_a_failed_run_is_recorded_and_taken_up_again(tiny, compose, tmp_path, monkeypatch):
-    from normbench.training import run
+    from normbench.runs import run
 
     config = compose(*tiny, f"output={tmp_path}", "logging.progress=none", "logging.tensorboard=false")
     train = run.train
@@ -473,9 +473,9 @@ def test_time_is_told_in_training_seconds(finished):
 
 def test_time_is_that_of_all_sessions_and_training_apart_from_evaluation(tiny, compose, tmp_path, monkeypatch):
     """By a clock on which a step takes a second, an evaluation a hundred, and nothing else any time."""
+    from normbench.runs.run import Session
+    from normbench.signals import Stopped
     from normbench.training import loop
-    from normbench.training.run import Session
-    from normbench.training.signals import Stopped
 
     now = [0.0]
 

@@ -4,7 +4,7 @@ import pytest
 from training_runs import SMALL, metrics
 
 from normbench.cli import normalize, plan
-from normbench.training.run import execute
+from normbench.runs.run import execute
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from normbench.analysis.lr_curve import LrTest, divergence
 from normbench.cli import normalize, plan
 from normbench.config import make_model, resolve
 from normbench.data import load_dataset
+from normbench.data.epoch import Epoch, with_border
 from normbench.data.inputs import Inputs
 from normbench.errors import InputError
 from normbench.random import derive
+from normbench.runs import run as run_module
+from normbench.signals import Stopped
 from normbench.training import loop
-from normbench.training import run as run_module
-from normbench.training.augment import Epoch, with_border
 from normbench.training.find_lr import HIGH, LOW, STEPS, find_lr
-from normbench.training.signals import Stopped
 
 RATES = np.geomspace(LOW, HIGH, STEPS)
 CHANCE = math.log(10)

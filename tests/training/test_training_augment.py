@@ -11,10 +11,10 @@ import torchvision.transforms.v2.functional as tv
 from scipy import stats
 from torch.nn import functional as F
 
+from normbench.data.epoch import Epoch, image_size, mean_losses, right_answers, with_border
 from normbench.data.inputs import Inputs
 from normbench.random import derive
 from normbench.training import loop
-from normbench.training.augment import Epoch, image_size, mean_losses, right_answers, with_border
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
 

@@ -9,9 +9,9 @@ from scipy.special import log_softmax, softmax
 from torch.nn import functional as F
 
 from normbench.data.inputs import Inputs
+from normbench.data.views import VIEWS
+from normbench.tasks.scores import BINS, calibration_error, evaluate
 from normbench.training import loop
-from normbench.training.evaluate import BINS, calibration_error, evaluate
-from normbench.training.views import VIEWS
 
 
 def inputs():

@@ -8,8 +8,8 @@ import time
 import pytest
 from training_runs import STEPS, TECHNIQUES, command, metrics, only_folder, outcomes
 
-from normbench.training import run as run_module
-from normbench.training.signals import Stopped
+from normbench.runs import run as run_module
+from normbench.signals import Stopped
 
 OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augment.mixup=0.3")
 

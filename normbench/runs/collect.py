@@ -27,7 +27,7 @@ from normbench.config import (
 from normbench.errors import InputError, UserError, choices_text
 from normbench.records.directory import OVER, RunDirectory, plainly
 from normbench.records.identity import identity
-from normbench.sweep import runs_of
+from normbench.runs.sweep import runs_of
 
 # Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
 MACHINE = ("stack", "precision")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from normbench.records.directory import OVER
-from normbench.sweep import Run, estimates
+from normbench.runs.sweep import Run, estimates
 from normbench.training.progress import duration
 
 # What print_run shows of a replicate, where it has it.

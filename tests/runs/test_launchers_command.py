@@ -10,9 +10,9 @@ from hydra.core.plugins import Plugins
 from launching import ROOT, Sweep
 from omegaconf import OmegaConf
 
-from normbench import launchers
 from normbench.cli import normalize, parse_flags, plan
 from normbench.errors import InputError
+from normbench.runs import launchers
 
 Plugins.instance()  # registers the launchers that are installed
 LAUNCHERS = (ROOT / "README.md").read_text().partition("\n## Launchers\n")[2].partition("\n## ")[0]

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from normbench import launchers
 from normbench.cli import Job
 from normbench.config import conf_dir, resolve, samples_per_epoch
 from normbench.errors import UserError
+from normbench.processes import launched
 from normbench.records.directory import OVER, Busy, RunDirectory, plainly
 from normbench.records.identity import run_id
-from normbench.training.processes import launched
+from normbench.runs import launchers
+from normbench.signals import Stopped
 from normbench.training.progress import duration
-from normbench.training.signals import Stopped
 
 POLL_SECONDS = 2.0  # between looks at the folders while other processes work
 
@@ -105,8 +105,8 @@ def _freed(busy: list[Run]) -> list[Run]:
 
 def attempt(config) -> dict:
     """One run, in whatever process the launcher gives it. Its failure is told and returned, never raised."""
-    from normbench.report import print_line
-    from normbench.training.run import execute
+    from normbench.runs.report import print_line
+    from normbench.runs.run import execute
 
     outcome = {}
     try:
@@ -264,7 +264,7 @@ def estimates(runs: list[Run]) -> list[float]:
             min(config.stack, 8),
         )
 
-    from normbench.training.run import trial
+    from normbench.runs.run import trial
 
     pace: dict[tuple, float] = {}
     for run in runs:

@@ -16,14 +16,14 @@ from normbench.analysis.lr_curve import LrTest
 from normbench.config import cpu_threads, resolve, samples_per_epoch
 from normbench.data import load_dataset, prepare
 from normbench.errors import InputError, UserError
+from normbench.processes import Processes, join, launched, leave
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
 from normbench.records.identity import run_id
+from normbench.signals import Stopped, stop_requests
 from normbench.training.find_lr import find_lr
 from normbench.training.loop import TIMED_STEPS, Unwatched, train
-from normbench.training.processes import Processes, join, launched, leave
 from normbench.training.progress import Display
-from normbench.training.signals import Stopped, stop_requests
 
 
 def execute(config) -> dict:

@@ -8,7 +8,7 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from scipy import ndimage
 
-from normbench.training.views import VIEWS, flip, flip_shift, zoom_rotate_crop
+from normbench.data.views import VIEWS, flip, flip_shift, zoom_rotate_crop
 
 
 def images(n=6):

@@ -10,10 +10,10 @@ import pytest
 from filelock import FileLock
 from small_runs import MEASURED
 
-from normbench.analysis.collect import collect
 from normbench.cli import normalize, plan
 from normbench.records.directory import RunDirectory
-from normbench.sweep import runs_of
+from normbench.runs.collect import collect
+from normbench.runs.sweep import runs_of
 
 GRID = ("-m", "norm=batch,group,none", "batch_size=8,16", "replicates=2", "epochs=2")
 

@@ -16,7 +16,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from normbench.errors import InputError, choices_text
-from normbench.training.signals import Stopped
+from normbench.signals import Stopped
 
 # Launcher → the extra of pyproject.toml that installs it.
 EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}

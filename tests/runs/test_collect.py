@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from normbench.analysis.collect import _named, collect, read, write
 from normbench.analysis.columns import COUNTED, CURVES
 from normbench.analysis.study import study_of
 from normbench.cli import normalize, plan
 from normbench.errors import InputError, UserError
 from normbench.records.directory import OVER
-from normbench.sweep import runs_of
+from normbench.runs.collect import _named, collect, read, write
+from normbench.runs.sweep import runs_of
 
 ENV = {
     "packages": {"torch": "2.99"},
