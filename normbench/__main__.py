@@ -53,7 +53,9 @@ def _main(command: list[str]) -> int:
     runs = runs_of(jobs)  # every mistake of a sweep shows before its first run
     try:
         if arguments.dry_run:
-            print_plan(runs)
+            from normbench.runs.estimate import estimates
+
+            print_plan(runs, estimates(runs))
             return 0
         if not multirun:
             result = execute(jobs[0].config)

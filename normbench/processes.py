@@ -42,6 +42,7 @@ class Processes:
         return tensor
 
 
+ALONE = Processes()
 _control_group = None
 
 

@@ -18,11 +18,11 @@ from normbench.analysis.lr_figure import lr_figure
 from normbench.cli import normalize, plan
 from normbench.config import resolve
 from normbench.errors import CommandLine, InputError, UserError, choices_text, one_line
+from normbench.measures.range_test import HIGH, LOW, STEPS
 from normbench.records.directory import plainly
 from normbench.records.identity import run_id
 from normbench.runs.collect import write
 from normbench.runs.run import range_test
-from normbench.training.find_lr import HIGH, LOW, STEPS
 
 
 @one_line

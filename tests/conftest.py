@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import TINY
+from training_runs import SMALL, metrics
 
 from normbench import data
 from normbench.cli import normalize, plan
+from normbench.runs.run import execute
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +27,19 @@ def tiny():
 def compose():
     """Overrides → the composed configuration."""
     return lambda *typed: plan(normalize(list(typed)), False)[0][0].config
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run("norm=group", …) → (result, rows of metrics.csv as text without the times, folder of the run)."""
+
+    def run(*overrides, output=tmp_path / "outputs"):
+        jobs, _, _ = plan(normalize([*SMALL, f"output={output}", *overrides]), False)
+        result = execute(jobs[0].config)
+        folder = Path(output) / result["run_id"]
+        return result, metrics(folder), folder
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """The curve of a learning-rate range test, loss over rate, and the rate that it suggests.
 
-Numbers in, numbers and words out: `normbench.training.find_lr` measures the curves, `lr_figure` draws them.
+Numbers in, numbers and words out: `normbench.measures.range_test` measures the curves, `lr_figure` draws them.
 """
 
 import math

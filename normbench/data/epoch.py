@@ -45,7 +45,8 @@ class Epoch:
     """
 
     def __init__(self, images, labels, seeds, epoch, augment, batch_size, part=(0, 1)):
-        self.images, self.labels, self.augment, self.batch_size = images, labels, augment, batch_size
+        self.number, self.augment, self.batch_size = epoch, augment, batch_size
+        self.images, self.labels = images, labels
         self.local = slice(part[0] * batch_size // part[1], (part[0] + 1) * batch_size // part[1])
         n, device = len(labels), images.device
         self.steps = n // batch_size
@@ -122,27 +123,15 @@ def _draw_mixes(seed: int, epoch: int, steps: int, augment):
     return boxes, shares
 
 
-def image_size(schedule, samples: int, total: int) -> int:
-    """The size of the images at the step that starts after `samples` of `total` samples.
+def image_size(schedule, share: float) -> int:
+    """The size of the images of a step before which this share of the training, 0 to 1, lies.
 
     schedule: pairs (share of training, size), or None for 32 throughout (progressive resizing: Howard's DAWNBench entry
     of 2018).
     """
-    return [size for share, size in schedule or [(0, SIZE)] if samples >= share * total][-1]
+    return [size for start, size in schedule or [(0, SIZE)] if share >= start][-1]
 
 
 def with_border(images: torch.Tensor, pixels: int) -> torch.Tensor:
     """uint8 n×H×W×3 with a black border: n×(H+2p)×(W+2p)×3."""
     return F.pad(images, (0, 0, pixels, pixels, pixels, pixels)) if pixels else images
-
-
-def right_answers(logits, labels):
-    """The share of each replicate's batch that it tells rightly: logits R×N×K, labels R×N, result R."""
-    return (logits.argmax(2) == labels).double().mean(1)
-
-
-def mean_losses(logits, labels, label_smoothing=0.0):
-    """Cross-entropy of each replicate, averaged over its batch: logits R×N×K, labels R×N, result R."""
-    replicates, n = labels.shape
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing, reduction="none")
-    return losses.view(replicates, n).mean(1)

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from normbench.errors import InputError, choices_text
 
+# Precision of a run → the format of inputs, parameters and statistics; bfloat16 computes in it what autocast does.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 # No spread of 8-bit grey levels other than 0 lies below this (the least standard deviation, one pixel of 3,072 off by
 # one, is 0.018), so as a lower limit of divisors it changes constant images alone: they become constants, not NaN.
 LEAST_SPREAD = 0.01

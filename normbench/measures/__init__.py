@@ -1,0 +1,28 @@
+"""What a run does: train, or measure something of data and networks that needs no training. One file a measurement.
+
+A measurement takes a resolved configuration, a task for the replicates of one stack, and the session; it returns an
+entry of result.json a seed, in their order, and the rows of metrics.csv. An entry has at least `seed`, `status`
+(finished or diverged) and `seconds`, and the outcomes that `records.metrics` declares under the measurement's name.
+To add one: a file here, a line in MEASURES, its outcomes in records/metrics.py, a file conf/measure/NAME.yaml.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from normbench.measures import range_test, train
+
+__all__ = ["MEASURES", "Measurement"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """measure(config, task, session) → (entries, rows). images: whether it looks at the data set at all."""
+
+    measure: Callable[..., tuple[list[dict], list[dict]]]
+    images: bool = True
+
+
+MEASURES: dict[str, Measurement] = {
+    "train": Measurement(train.train),
+    "range_test": Measurement(range_test.measure),
+}

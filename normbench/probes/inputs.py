@@ -19,7 +19,6 @@ from normbench.analysis import drawing
 from normbench.analysis.statistics import t_interval
 from normbench.analysis.tables import markdown
 from normbench.config import cpu_threads
-from normbench.data.epoch import mean_losses
 from normbench.data.inputs import KINDS, Inputs
 from normbench.errors import UserError
 from normbench.probes import Findings, configurations

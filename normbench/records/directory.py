@@ -97,12 +97,12 @@ class RunDirectory:
         self._write("config.yaml", OmegaConf.to_yaml(config))
         self._write("env.json", _json(environment))
 
-    def write_metrics(self, rows: list[dict]) -> None:
-        """metrics.csv: a row per epoch and replicate, by seed and then epoch."""
+    def write_metrics(self, rows: list[dict], columns=METRICS) -> None:
+        """metrics.csv: the series of a run, such as a row per epoch and replicate, by seed and then step."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, METRICS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row["seed"], row["epoch"])))
+        writer.writerows(sorted(rows, key=lambda row: (row["seed"], row["step"])))
         self._write("metrics.csv", text.getvalue())
 
     def write_result(self, result: dict) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from normbench.records.directory import OVER
-from normbench.runs.sweep import Run, estimates
+from normbench.runs.sweep import Run
 from normbench.training.progress import duration
 
 # What print_run shows of a replicate, where it has it.
@@ -175,14 +175,17 @@ def print_sweep(runs: list[Run]) -> int:
     return 1 if messages else 0
 
 
-def print_plan(runs: list[Run]) -> None:
-    """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take."""
+def print_plan(runs: list[Run], estimates: list[float]) -> None:
+    """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take.
+
+    estimates: seconds that each run takes from its start.
+    """
     console, left, counts = _console(), 0.0, {}
     swept = _swept(runs)
     table = Table(title="Runs", title_justify="left")
     for key in (*swept, "n", "status", "time from start", "run"):
         table.add_column(key, justify="right" if key in ("n", "time from start") else "left", no_wrap=key != "run")
-    for run, seconds in zip(runs, estimates(runs), strict=True):
+    for run, seconds in zip(runs, estimates, strict=True):
         status, typed = run.directory.status(), _typed(run)
         counts[status] = counts.get(status, 0) + 1
         left += 0 if status in OVER and not run.config.force else seconds

@@ -1,6 +1,4 @@
-"""The optimizer, its learning rate at each step, and gradient norms, replicate by replicate."""
-
-import math
+"""The optimizer, and gradient norms, replicate by replicate."""
 
 import torch
 
@@ -20,28 +18,6 @@ def make_optimizer(model, optim) -> torch.optim.Optimizer:
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps, fused=True)
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
-
-
-def scaled_lr(lr: float, batch_size: int, scaling: str) -> float:
-    """The peak rate at a batch size, from that at 128: linear (Goyal et al. 2017, arXiv 1706.02677), sqrt or none."""
-    ratio = batch_size / 128
-    return lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[scaling]
-
-
-def lr_factor(samples: int, batch_size: int, total: int, optim) -> float:
-    """The share of the peak rate for the step that starts after `samples` of `total` samples.
-
-    Warm-up: linear, over optim.warmup_samples. Then cosine to 0 at `total`; or ×gamma after each milestone's share of
-    training; or constant.
-    """
-    warmup = optim.warmup_samples
-    if samples < warmup:
-        return min(1.0, (samples + batch_size) / warmup)
-    if optim.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (samples - warmup) / (total - warmup)))
-    if optim.schedule == "step":
-        return optim.gamma ** sum(samples >= share * total for share in optim.milestones)
-    return 1.0
 
 
 def gradient_norms(parameters, replicates: int) -> torch.Tensor:

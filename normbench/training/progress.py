@@ -9,9 +9,12 @@ from rich.table import Column
 
 
 class Display:
-    """style: auto, bar, lines or none. total: steps of the whole run; `done` of them lie in earlier sessions."""
+    """style: auto, bar, lines or none. total: steps of the whole run; `done` of them lie in earlier sessions.
 
-    def __init__(self, style: str, name: str, epochs: int, total: int, done: int, images_per_step: int):
+    epochs: that these steps make, None where they make none. images_per_step: 0 where steps are no batches of images.
+    """
+
+    def __init__(self, style: str, name: str, epochs: int | None, total: int, done: int, images_per_step: int):
         self.console = Console(file=sys.stderr)
         if style == "auto":
             style = "bar" if self.console.is_terminal else "lines"
@@ -35,23 +38,25 @@ class Display:
             self.task = self.bar.add_task(name, total=total, completed=done, rest="")
             self.bar.start()
 
-    def step(self, epoch: int, loss) -> None:
-        """One step done; loss: a function giving the mean loss of the epoch so far, read a few times a second."""
+    def step(self, epoch: int = 0, loss=None) -> None:
+        """One step done; loss: a function giving the mean loss since the last rows, read a few times a second."""
         self.done += 1
         now = time.monotonic()
         if self.bar is None or now - self.shown < 0.25:
             return
         self.shown = now
-        rest = f"epoch {epoch + 1}/{self.epochs} · loss {loss():.3f} · val {self.val} · {self.speed():,.0f} images/s"
-        self.bar.update(self.task, completed=self.done, rest=rest)
+        parts = [] if self.epochs is None else [f"epoch {epoch + 1}/{self.epochs}"]
+        parts += [] if loss is None else [f"loss {loss():.3f} · val {self.val}"]
+        parts += [f"{self.speed():,.0f} images/s"] if self.images_per_step else [f"{self.done} of {self.total}"]
+        self.bar.update(self.task, completed=self.done, rest=" · ".join(parts))
 
     def speed(self) -> float:
         """Images a second, replicates counted, over this session (evaluation and all)."""
         return (self.done - self.first) * self.images_per_step / max(time.monotonic() - self.started, 1e-9)
 
-    def epoch(self, rows: list[dict]) -> None:
-        """An epoch's rows of metrics.csv, one a replicate."""
-        if not rows:
+    def rows(self, rows: list[dict]) -> None:
+        """New rows of metrics.csv, one a replicate."""
+        if not rows or "val_acc" not in rows[0]:
             return
         self.val = f"{_mean(rows, 'val_acc'):.1f} %"
         if self.style != "lines":

@@ -7,7 +7,7 @@ import pytest
 
 from normbench.analysis.lr_curve import LrTest, divergence, median_rate, suggest
 from normbench.errors import InputError
-from normbench.training.find_lr import HIGH, LOW, STEPS
+from normbench.measures.range_test import HIGH, LOW, STEPS
 
 RATES = np.geomspace(LOW, HIGH, STEPS)
 CHANCE = math.log(10)

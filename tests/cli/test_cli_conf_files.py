@@ -9,10 +9,10 @@ import torch
 from normbench.cli import normalize, plan
 from normbench.config import GROUPS, choices, resolve
 from normbench.data import Dataset, load_dataset, prepare
+from normbench.data.cache import LOADING
+from normbench.measures.train import train
 from normbench.norms import NORMS
-from normbench.processes import Processes
-from normbench.runs.run import LOADING
-from normbench.training.loop import train
+from normbench.tasks import make_task
 
 
 def compose(*typed):
@@ -20,22 +20,24 @@ def compose(*typed):
 
 
 class Onlooker:
-    """Stands in for training.run.Session."""
+    """Stands in for training.session.Session."""
+
+    saved = None
 
     def __init__(self):
         self.steps, self.gradients = 0, {}
 
-    def step(self, epoch, losses, state, loss):
+    def step(self, epoch, state, loss):
         self.steps += 1
 
-    def histograms(self, epoch, model):
+    def histograms(self, epoch, model, step):
         self.gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         self.parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    def begin(self, *_):
+    def begin(self, *_, **__):
         pass
 
-    watch = epoch = begin
+    poll = add = begin
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_a_file_composes_resolves_and_trains_a_step(group, choice, images):
     config = resolve(compose(*typed, "device=cpu"))
     assert config[group].name == choice  # the name that records hold is the name that was typed
     onlooker = Onlooker()
-    entries, _ = train(config, images, [0], "cpu", Processes(), None, onlooker)
+    entries, _ = train(config, make_task(config, [0], "cpu", data=images), onlooker)
     assert onlooker.steps == 1
     assert onlooker.gradients.keys() == onlooker.parameters.keys()
     assert all(gradient.isfinite().all() for gradient in onlooker.gradients.values())
@@ -130,7 +132,7 @@ def test_every_other_key_trains_a_step_too(images):
         )
     )
     onlooker = Onlooker()
-    (entry,), _ = train(config, images, [0], "cpu", Processes(), None, onlooker)
+    (entry,), _ = train(config, make_task(config, [0], "cpu", data=images), onlooker)
     assert onlooker.steps == 1
     norm = math.sqrt(sum(gradient.square().sum().item() for gradient in onlooker.gradients.values()))
     assert norm <= 1 + 1e-5

@@ -275,16 +275,16 @@ def test_a_sweep_in_a_process_of_its_own(process, tmp_path, tiny):
 
 
 def test_a_failed_run_stops_no_sweep_and_shows_in_the_exit_status(command, monkeypatch, tmp_path, tiny):
-    from normbench.runs import run
+    from normbench.measures import MEASURES, Measurement
 
-    train = run.train
+    train = MEASURES["train"].measure
 
     def broken(config, *rest):
         if config.norm.name == "none":
             raise RuntimeError("out of paper\nand ink")
         return train(config, *rest)
 
-    monkeypatch.setattr(run, "train", broken)
+    monkeypatch.setitem(MEASURES, "train", Measurement(broken))
     typed = ["-m", "norm=none,layer", *tiny, "logging.progress=none"]
     status, out, err = command(*typed)
     assert status == 1
@@ -299,7 +299,9 @@ def test_a_failed_run_stops_no_sweep_and_shows_in_the_exit_status(command, monke
     }
     assert statuses == {"none": "failed", "layer": "finished"}
 
-    monkeypatch.setattr(run, "train", train)  # mended: the failed run is taken up again, the other is not
+    monkeypatch.setitem(
+        MEASURES, "train", Measurement(train)
+    )  # mended: the failed run is taken up again, the other is not
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("*layer*/result.json")}
     status, out, err = command(*typed)
     assert (status, err) == (0, "")

@@ -172,8 +172,8 @@ def test_tensorboard_scalars_are_metrics_after_a_resume_too(tiny, compose, tmp_p
     """Interrupted in the second stack, after its first epoch and again in the middle of its second."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from normbench.runs.run import Session
     from normbench.signals import Stopped
+    from normbench.training.session import Session
 
     config = compose(*tiny, "replicates=2", "stack=1", "epochs=3", f"output={tmp_path}", "logging.progress=none")
     done = []
@@ -288,22 +288,22 @@ def test_a_run_that_diverges_is_an_outcome(tiny, command, tmp_path):
 
 
 def test_a_failed_run_is_recorded_and_taken_up_again(tiny, compose, tmp_path, monkeypatch):
-    from normbench.runs import run
+    from normbench.measures import MEASURES, Measurement
 
     config = compose(*tiny, f"output={tmp_path}", "logging.progress=none", "logging.tensorboard=false")
-    train = run.train
+    train = MEASURES["train"]
 
     def broken(*_):
         raise RuntimeError("out of paper")
 
-    monkeypatch.setattr(run, "train", broken)
+    monkeypatch.setitem(MEASURES, "train", Measurement(broken))
     with pytest.raises(RuntimeError, match="out of paper"):
         execute(config)
     (folder,) = tmp_path.iterdir()
     result = strict(folder / "result.json")
     assert (result["status"], result["error"]) == ("failed", "RuntimeError: out of paper")
     assert result["run_id"] == folder.name
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setitem(MEASURES, "train", train)
     assert execute(config)["status"] == "finished"
     assert strict(folder / "result.json")["status"] == "finished"
 
@@ -473,9 +473,10 @@ def test_time_is_told_in_training_seconds(finished):
 
 def test_time_is_that_of_all_sessions_and_training_apart_from_evaluation(tiny, compose, tmp_path, monkeypatch):
     """By a clock on which a step takes a second, an evaluation a hundred, and nothing else any time."""
-    from normbench.runs.run import Session
     from normbench.signals import Stopped
-    from normbench.training import loop
+    from normbench.tasks import classify
+    from normbench.training import clock
+    from normbench.training.session import Session
 
     now = [0.0]
 
@@ -486,15 +487,15 @@ def test_time_is_that_of_all_sessions_and_training_apart_from_evaluation(tiny, c
 
         return call
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(loop, "evaluate", taking(100, loop.evaluate))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(classify, "evaluate", taking(100, classify.evaluate))
     monkeypatch.setattr(Session, "step", taking(1, Session.step))
-    watch, calls = Session.watch, itertools.count(1)
+    poll, calls = Session.poll, itertools.count(1)
 
     def stopping(session, state):
         if next(calls) == 4:  # after two steps, an evaluation and a step
             session.request.number = 15
-        watch(session, state)
+        poll(session, state)
 
     typed = (*tiny, "norm=none", "logging.progress=none", "logging.tensorboard=false")
     told = []
@@ -502,7 +503,7 @@ def test_time_is_that_of_all_sessions_and_training_apart_from_evaluation(tiny, c
         config = compose(*typed, f"output={tmp_path / name}")
         if name == "stopped":
             with monkeypatch.context() as patch:
-                patch.setattr(Session, "watch", stopping)
+                patch.setattr(Session, "poll", stopping)
                 with pytest.raises(Stopped):
                     execute(config)
             now[0] += 10_000  # what passes in between does not count

@@ -11,10 +11,11 @@ import torchvision.transforms.v2.functional as tv
 from scipy import stats
 from torch.nn import functional as F
 
-from normbench.data.epoch import Epoch, image_size, mean_losses, right_answers, with_border
+from normbench.data.epoch import Epoch, image_size, with_border
 from normbench.data.inputs import Inputs
 from normbench.random import derive
-from normbench.training import loop
+from normbench.tasks import classify
+from normbench.tasks.classify import mean_losses, right_answers
 
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
 
@@ -234,22 +235,22 @@ def test_label_smoothing_of_three_classes():
 
 
 def test_the_schedule_of_sizes():
-    assert [image_size(None, samples, 100) for samples in (0, 50, 99)] == [32] * 3
+    assert [image_size(None, samples / 100) for samples in (0, 50, 99)] == [32] * 3
     schedule = [[0, 16], [0.5, 24], [0.75, 32]]
-    assert [image_size(schedule, samples, 100) for samples in (0, 49, 50, 74, 75, 99)] == [16, 16, 24, 24, 32, 32]
-    assert image_size([[0, 48]], 7, 8) == 48
-    assert [image_size([[0, 32], [0.3, 16]], samples, 1000) for samples in (299, 300)] == [32, 16]
+    assert [image_size(schedule, samples / 100) for samples in (0, 49, 50, 74, 75, 99)] == [16, 16, 24, 24, 32, 32]
+    assert image_size([[0, 48]], 7 / 8) == 48
+    assert [image_size([[0, 32], [0.3, 16]], samples / 1000) for samples in (299, 300)] == [32, 16]
 
 
 def test_training_sees_the_sizes_of_the_schedule_and_evaluation_the_full_one(run, monkeypatch):
-    seen, make_model = [], loop.make_model
+    seen, make_model = [], classify.make_model
 
     def watched(config, seeds):
         model = make_model(config, seeds)
         model.register_forward_pre_hook(lambda module, x: seen.append((module.training, *x[0].shape[2:])))
         return model
 
-    monkeypatch.setattr(loop, "make_model", watched)
+    monkeypatch.setattr(classify, "make_model", watched)
     sizes = "augment.resize=[[0,16],[0.4,24],[0.75,32]]"
     _, rows, _ = run("norm=group", "data.train_size=80", sizes)  # ten steps in each of two epochs
     trained = [size for training, *size in seen if training]

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from normbench.data.inputs import Inputs
 from normbench.data.views import VIEWS
+from normbench.tasks import classify
 from normbench.tasks.scores import BINS, calibration_error, evaluate
-from normbench.training import loop
 
 
 def inputs():
@@ -183,14 +183,14 @@ def test_the_counts_of_a_replicate_that_diverged_are_missing(run):
 def test_the_steps_to_a_target(run, monkeypatch):
     """The first epoch's end at which validation reached it; all steps where none did."""
     accuracies = iter([[30.0, 10.0], [50.0, 20.0], [40.0, 49.9]])
-    plain = loop.evaluate
+    plain = classify.evaluate
 
     def told(*arguments, **options):
         scores = plain(*arguments, **options)
         scores.acc[:] = next(accuracies, scores.acc)
         return scores
 
-    monkeypatch.setattr(loop, "evaluate", told)
+    monkeypatch.setattr(classify, "evaluate", told)
     options = ("norm=group", "replicates=2", "stack=2", "epochs=3", "evaluation.precise_images=0")
     result, _, _ = run(*options, "evaluation.target_acc=50")
     reached = [(entry["steps_to_target"], entry["target_reached"]) for entry in result["replicates"]]

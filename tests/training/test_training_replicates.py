@@ -5,7 +5,7 @@ import torch
 from training_runs import STEPS, TECHNIQUES, outcomes
 
 from normbench.norms import NORMS
-from normbench.training import loop
+from normbench.tasks import classify
 
 EVERYTHING = ("model.dropout=0.2", "augment.mixup=0.4", "augment.label_smoothing=0.1", "optim.clip_norm=1.0")
 
@@ -56,7 +56,7 @@ def test_stacks_of_different_sizes_give_the_same_run(run):
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_a_diverged_replicate_is_noted_and_harms_no_other(run, monkeypatch, tmp_path, norm):
     clean, clean_rows, _ = run(f"norm={norm}", "replicates=3", "stack=3")
-    make_model = loop.make_model
+    make_model = classify.make_model
 
     def poisoned(config, seeds):
         model = make_model(config, seeds)
@@ -65,7 +65,7 @@ def test_a_diverged_replicate_is_noted_and_harms_no_other(run, monkeypatch, tmp_
                 parameter.chunk(3)[1].fill_(float("nan"))
         return model
 
-    monkeypatch.setattr(loop, "make_model", poisoned)
+    monkeypatch.setattr(classify, "make_model", poisoned)
     result, rows, _ = run(f"norm={norm}", "replicates=3", "stack=3", output=tmp_path / "poisoned")
     assert [entry["status"] for entry in result["replicates"]] == ["finished", "diverged", "finished"]
     assert result["status"] == "finished"

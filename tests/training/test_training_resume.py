@@ -8,8 +8,9 @@ import time
 import pytest
 from training_runs import STEPS, TECHNIQUES, command, metrics, only_folder, outcomes
 
-from normbench.runs import run as run_module
+from normbench.measures import MEASURES, Measurement
 from normbench.signals import Stopped
+from normbench.training.session import Session
 
 OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augment.mixup=0.3")
 
@@ -30,15 +31,15 @@ def test_so_it_is_under_every_technique(run, monkeypatch, tmp_path, technique, s
 def assert_goes_on(run, monkeypatch, tmp_path, options, stop_at):
     """Whether a run that is stopped when it is watched for the `stop_at`-th time ends as one that is not."""
     whole, rows, _ = run(*options, output=tmp_path / "whole")
-    calls, watch = [0], run_module.Session.watch
+    calls, poll = [0], Session.poll
 
     def stopping(session, state):
         calls[0] += 1
         if calls[0] == stop_at:
             session.request.number = signal.SIGTERM
-        watch(session, state)
+        poll(session, state)
 
-    monkeypatch.setattr(run_module.Session, "watch", stopping)
+    monkeypatch.setattr(Session, "poll", stopping)
     with pytest.raises(Stopped) as stopped:
         run(*options, output=tmp_path / "resumed")
     assert stopped.value.exit_status == 143
@@ -101,7 +102,7 @@ def test_a_failed_run_is_recorded_and_taken_up_again(run, monkeypatch):
         raise ZeroDivisionError("of ours")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train", broken)
+        patch.setitem(MEASURES, "train", Measurement(broken))
         with pytest.raises(ZeroDivisionError):
             run("norm=none")
     result, rows, folder = run("norm=none")
@@ -109,7 +110,7 @@ def test_a_failed_run_is_recorded_and_taken_up_again(run, monkeypatch):
     assert len(rows) == 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train", broken)
+        patch.setitem(MEASURES, "train", Measurement(broken))
         with pytest.raises(ZeroDivisionError):
             run("norm=none", "force=true")
     record = json.loads((folder / "result.json").read_text())

@@ -17,10 +17,9 @@ from normbench.random import derive
 from normbench.training.optimizer import (
     clip_gradients,
     gradient_norms,
-    lr_factor,
     make_optimizer,
-    scaled_lr,
 )
+from normbench.training.schedule import lr_factor, scaled_lr
 
 
 def config(*overrides):

@@ -20,11 +20,12 @@ from normbench.data import load_dataset
 from normbench.data.epoch import Epoch, with_border
 from normbench.data.inputs import Inputs
 from normbench.errors import InputError
+from normbench.measures import train as train_module
+from normbench.measures.range_test import HIGH, LOW, STEPS, find_lr
 from normbench.random import derive
-from normbench.runs import run as run_module
 from normbench.signals import Stopped
-from normbench.training import loop
-from normbench.training.find_lr import HIGH, LOW, STEPS, find_lr
+from normbench.tasks import classify
+from normbench.training.session import Session
 
 RATES = np.geomspace(LOW, HIGH, STEPS)
 CHANCE = math.log(10)
@@ -92,7 +93,7 @@ def test_a_replicate_has_the_curve_that_it_has_alone(data, norm):
 def test_one_that_diverges_stops_no_other(data, monkeypatch):
     options = ["norm=batch", "replicates=3", "stack=3"]
     clean = losses_of(data, *options, seeds=[0, 1, 2])
-    make = loop.make_model
+    make = classify.make_model
 
     def poisoned(config, seeds):
         model = make(config, seeds)
@@ -101,7 +102,7 @@ def test_one_that_diverges_stops_no_other(data, monkeypatch):
                 parameter.chunk(3)[1].fill_(math.nan)
         return model
 
-    monkeypatch.setattr(loop, "make_model", poisoned)
+    monkeypatch.setattr(classify, "make_model", poisoned)
     config = configured(*options)
     test = find_lr(config, data, [0, 1, 2], "cpu", steps=50)
     assert (test.losses[0], test.losses[2]) == (clean[0], clean[2])
@@ -118,13 +119,13 @@ def test_it_ends_once_all_have_diverged(data):
 
 def test_lost_within_an_epoch_no_image_but_training_ones_is_looked_at(data, monkeypatch):
     """At the first rates, in epochs of three steps, and with it ends the test."""
-    looked, evaluate = [], loop.evaluate
+    looked, evaluate = [], classify.evaluate
 
     def looking(model, images, *rest, **more):
         looked.append(len(images))
         return evaluate(model, images, *rest, **more)
 
-    monkeypatch.setattr(loop, "evaluate", looking)
+    monkeypatch.setattr(classify, "evaluate", looking)
     test = find_lr(configured("norm=none", "data.input=raw", "batch_size=32"), data, [0], "cpu", low=1e20, high=1e30)
     assert len(test.losses[0]) < 10
     assert set(looked) <= {0}
@@ -193,7 +194,7 @@ TWO = ("norm=batch", "replicates=2", "stack=1")
 
 def test_a_run_notes_the_suggestion_of_each_replicate(run, data, monkeypatch, tmp_path):
     quick = partial(find_lr, low=1e-4, steps=100)
-    monkeypatch.setattr(run_module, "find_lr", quick)
+    monkeypatch.setattr(train_module, "find_lr", quick)
     # Rates not scaled down to the batch: their range then reaches far beyond the steepest descent.
     options = ("norm=batch", "replicates=2", "stack=2", "batch_size=32", "lr_scaling=none")
     result, rows, _ = run(*options, "evaluation.suggest_lr=true")
@@ -208,7 +209,7 @@ def test_a_run_notes_the_suggestion_of_each_replicate(run, data, monkeypatch, tm
 
 def test_what_suggests_nothing_is_null(run, monkeypatch):
     flat = LrTest(list(RATES), list(RATES), {seed: [CHANCE] * STEPS for seed in range(2)}, CHANCE)
-    monkeypatch.setattr(run_module, "find_lr", lambda *_, **__: flat)
+    monkeypatch.setattr(train_module, "find_lr", lambda *_, **__: flat)
     result, _, folder = run(*TWO, "evaluation.suggest_lr=true")
     assert [entry["suggested_lr"] for entry in result["replicates"]] == [None] * 2
     assert '"suggested_lr": null' in (folder / "result.json").read_text()
@@ -217,7 +218,7 @@ def test_what_suggests_nothing_is_null(run, monkeypatch):
 @pytest.mark.parametrize("stack", [1, 2])
 def test_stopped_within_the_range_test_of_a_stack_and_resumed(run, monkeypatch, tmp_path, stack):
     """By a signal; the run goes on to the same result, and only what was broken off is done again."""
-    found, begun, sessions, watch = [], [], [], run_module.Session.watch
+    found, begun, sessions, watch = [], [], [], Session.poll
 
     def watching(session, state):
         sessions.append(session)
@@ -236,8 +237,8 @@ def test_stopped_within_the_range_test_of_a_stack_and_resumed(run, monkeypatch, 
         found.append(find_lr(config, data, seeds, device, steps=60, watch=asked))
         return found[-1]
 
-    monkeypatch.setattr(run_module.Session, "watch", watching)
-    monkeypatch.setattr(run_module, "find_lr", seeking)
+    monkeypatch.setattr(Session, "poll", watching)
+    monkeypatch.setattr(train_module, "find_lr", seeking)
     stops = False
     whole, rows, _ = run(*TWO, "evaluation.suggest_lr=true")
     tests = found[:]

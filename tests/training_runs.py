@@ -8,7 +8,7 @@ from pathlib import Path
 
 from small_runs import TINY, without_times
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     *TINY,
     "data.train_size=96",

@@ -1,0 +1,69 @@
+"""Replicates side by side as one network, with what trains them: how they start, where they stand, how they go on."""
+
+from contextlib import nullcontext
+
+import torch
+
+from normbench.data.inputs import DTYPES
+from normbench.norms.plain import Dropout
+from normbench.norms.weight import data_dependent_init
+from normbench.random import derive
+from normbench.training.optimizer import make_optimizer
+
+INIT_IMAGES = 512  # training images that weight normalization is initialized from
+
+
+class Network:
+    """The replicates of a task's seeds and their optimizer.
+
+    step: how many steps are done. lost: R, which replicates have diverged; nothing is done for them alone. model: as it
+    is evaluated. `network(x)` is the forward pass of training, over all processes, in the configured precision.
+    """
+
+    def __init__(self, config, task, saved: dict | None = None):
+        """config: resolved. task: a tasks.Task, of whose seeds it has a replicate each. saved: by `state`, or None."""
+        self.seeds, self.replicates, self.rank = task.seeds, len(task.seeds), task.processes.rank
+        self.dtype, self.device = DTYPES[config.precision], task.device
+        self.half = config.precision == "bfloat16"
+        self.model = task.network([derive(seed, "init") for seed in task.seeds]).to(task.device, self.dtype)
+        dropouts = [module for module in self.model.modules() if isinstance(module, Dropout) and module.p > 0]
+        self.generators = [torch.Generator(task.device) for _ in task.seeds] if dropouts else []  # of its masks
+        for module in dropouts:
+            module.generators = self.generators
+        self.parameters = list(self.model.parameters())
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.step, self.lost = 0, torch.zeros(self.replicates, dtype=torch.bool)
+        if saved is None:
+            data_dependent_init(self.model, task.first_inputs(INIT_IMAGES))
+        else:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+        self.parallel = self.model
+        if task.processes.count > 1:
+            self.parallel = torch.nn.parallel.DistributedDataParallel(self.model)
+
+    def state(self) -> dict:
+        """What another session goes on from, beside the number of steps done. The tensors are the living ones."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def begin_step(self, rate: float, epoch: int, at: int) -> None:
+        """Ready for the step `at` of an epoch, both counted from 0, at an optimizer's rate."""
+        if not self.model.training:
+            self.model.train()
+        self.forget_gradients()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        for generator, seed in zip(self.generators, self.seeds, strict=False):
+            generator.manual_seed(derive(seed, "dropout", epoch, at, self.rank))
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        with self.precision():
+            return self.parallel(x).to(self.dtype)
+
+    def precision(self):
+        """The context in which the model computes."""
+        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16) if self.half else nullcontext()
+
+    def forget_gradients(self) -> None:
+        """They are as large as the network: not to be kept through an evaluation."""
+        self.optimizer.zero_grad()

@@ -1,0 +1,39 @@
+"""What changes in the course of a training: the learning rate, and the size of the images."""
+
+import math
+
+from normbench.training.steps import Plan
+
+
+def configured_plan(config, task) -> Plan:
+    """The training that a resolved configuration asks for."""
+    steps = config.epochs * task.steps_per_epoch
+    peak = scaled_lr(config.optim.lr, config.batch_size, config.lr_scaling)
+
+    def rate(step):
+        samples, total = step * config.batch_size, steps * config.batch_size
+        return peak * lr_factor(samples, config.batch_size, total, config.optim)
+
+    return Plan(steps, rate, lambda step: step / steps, config.optim.clip_norm, config.logging.grad_norm_steps)
+
+
+def scaled_lr(lr: float, batch_size: int, scaling: str) -> float:
+    """The peak rate at a batch size, from that at 128: linear (Goyal et al. 2017, arXiv 1706.02677), sqrt or none."""
+    ratio = batch_size / 128
+    return lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[scaling]
+
+
+def lr_factor(samples: int, batch_size: int, total: int, optim) -> float:
+    """The share of the peak rate for the step that starts after `samples` of `total` samples.
+
+    Warm-up: linear, over optim.warmup_samples. Then cosine to 0 at `total`; or ×gamma after each milestone's share of
+    training; or constant.
+    """
+    warmup = optim.warmup_samples
+    if samples < warmup:
+        return min(1.0, (samples + batch_size) / warmup)
+    if optim.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (samples - warmup) / (total - warmup)))
+    if optim.schedule == "step":
+        return optim.gamma ** sum(samples >= share * total for share in optim.milestones)
+    return 1.0

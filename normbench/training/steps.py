@@ -1,0 +1,57 @@
+"""The training loop: one SGD step after the other, for as long as the reader wants more."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from normbench.training.network import Network
+from normbench.training.optimizer import clip_gradients, gradient_norms
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is to do.
+
+    steps: SGD steps in all. rate: from the number of a step, counted from 0, to the optimizer's rate. share: from that
+    number to the share of the training that lies behind it, which progressive resizing goes by. clip_norm: the largest
+    norm of a replicate's gradient, or None. norm_steps: steps of an epoch between two measurements of that norm; None:
+    never.
+    """
+
+    steps: int
+    rate: Callable[[int], float]
+    share: Callable[[int], float]
+    clip_norm: float | None = None
+    norm_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was done: each replicate's loss and score (R) of its batch before it, and gradient norms, or None."""
+
+    losses: torch.Tensor
+    scores: torch.Tensor
+    norms: torch.Tensor | None
+
+
+def steps(network: Network, task, plan: Plan) -> Iterator[Step]:
+    """Train a network, from where it stands to the end of the plan, or until every replicate is lost.
+
+    task: a tasks.Task. Between two steps the network is whole: stop reading whenever you like. The gradients of the
+    step are there until the next one, or until `network.forget_gradients()`.
+    """
+    while network.step < plan.steps and not network.lost.all():
+        epoch, at = divmod(network.step, task.steps_per_epoch)
+        network.begin_step(plan.rate(network.step), epoch, at)
+        losses, scores = task.losses(network, task.batch(epoch, at), plan.share(network.step))
+        losses.sum().backward()  # a sum: no replicate's gradient depends on another, whatever becomes of it
+        norms = None
+        measured = plan.norm_steps is not None and at % plan.norm_steps == 0
+        if measured or plan.clip_norm is not None:
+            norms = gradient_norms(network.parameters, network.replicates)
+            if plan.clip_norm is not None:
+                clip_gradients(network.parameters, norms, plan.clip_norm)
+        network.optimizer.step()
+        network.step += 1
+        yield Step(losses.detach(), scores, norms if measured else None)
