@@ -12,15 +12,15 @@ from normbench.data.epoch import Epoch, image_size, mean_losses, right_answers, 
 from normbench.data.inputs import Inputs, resized
 from normbench.data.views import VIEWS
 from normbench.norms.batch import has_running_statistics, precise_statistics
+from normbench.norms.methods import get_method
 from normbench.norms.plain import Dropout
-from normbench.norms.weight import data_dependent_init
 from normbench.processes import Processes
 from normbench.random import derive
 from normbench.tasks.scores import evaluate
-from normbench.training.optimizer import clip_gradients, gradient_norms, lr_factor, make_optimizer, scaled_lr
+from normbench.training.optimizer import clip_gradients, gradient_norms, lr_factor, make_optimizer, scaled_lr, set_lr
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
-INIT_IMAGES = 512  # training images that weight normalization is initialized from
+INIT_IMAGES = 512  # training images that a method prepares itself with
 PRECISE_BATCH = 200  # images per forward pass of the precise statistics: earlier layers normalize by these
 TIMED_STEPS = 20  # steps between two readings of the clock
 
@@ -44,7 +44,8 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
 
     # What trains it.
     parameters = list(model.parameters())
-    optimizer = make_optimizer(model, config.optim)
+    method = get_method(config.norm.name)
+    optimizer = make_optimizer(model, config.optim, method.lr_factor(model))
     network = model
     if processes.count > 1:
         network = torch.nn.parallel.DistributedDataParallel(model)
@@ -113,8 +114,8 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
         model.train()
         for step in range(first_step, steps):
             number = epoch * steps + step
-            for group in optimizer.param_groups:
-                group["lr"] = rate(number)
+            set_lr(optimizer, rate(number))
+            method.before_step(model, number, number / (config.epochs * steps))
             for generator, seed in zip(generators, seeds, strict=False):
                 generator.manual_seed(derive(seed, "dropout", epoch, step, processes.rank))
 
@@ -269,7 +270,7 @@ def train(config, data, seeds, device, processes: Processes, saved, session, rat
 def starting_network(config, seeds, device: str, images: torch.Tensor | None):
     """The network that a run of a resolved configuration starts from, a replicate a seed, in training mode.
 
-    images: inputs N×(R·3)×H×W that weight normalization is initialized from; None where weights are to be loaded.
+    images: inputs N×(R·3)×H×W that a method prepares itself with; None where weights are to be loaded.
     Returns it with the generators of its dropout masks: one a replicate, none where it drops nothing.
     """
     model = make_model(config, [derive(seed, "init") for seed in seeds]).to(device, DTYPES[config.precision])
@@ -278,7 +279,7 @@ def starting_network(config, seeds, device: str, images: torch.Tensor | None):
     for module in dropouts:
         module.generators = generators
     if images is not None:
-        data_dependent_init(model, images)
+        get_method(config.norm.name).prepare(model, images)
     return model, generators
 
 
