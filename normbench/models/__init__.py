@@ -41,7 +41,7 @@ def build_model(
 ) -> nn.Module:
     """A network of one replicate per seed, each initialized as it would be alone, bit for bit, as the method has it.
 
-    name: in MODELS; options: the model's own (`width`, `depth`, …). layers: the factory, made for len(seeds) replicates.
+    name: in MODELS; options: the model's own (`width`, `depth`, …). layers: the factory, for len(seeds) replicates.
     seeds: integers or torch generators' seeds, one a replicate. init_scale: factor on He's standard deviation.
     Raises InputError, its key within `model` or `norm`.
     """
