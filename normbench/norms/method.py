@@ -52,7 +52,8 @@ class Method:
     prepare(model, inputs): before the first step, with inputs of training images, N×(R·3)×H×W.
     before_step(model, step, share): before every step, counted from 0, at that share of training (0 to below 1).
     lr_factor(model): parameter → factor on its learning rate; 1 for those that it leaves out.
-    What happens at a step depends on its arguments alone, so that a stopped run resumes bit for bit.
+    What happens at a step depends on its arguments alone, so that a stopped run resumes bit for bit. The residual
+    networks have their blocks in `model.blocks`, each with a `branch`, a `shortcut` and a `sum`.
     """
 
     norm: Callable = identity
