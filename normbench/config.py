@@ -21,7 +21,9 @@ from normbench.data.inputs import KINDS
 from normbench.data.views import VIEWS
 from normbench.errors import InputError, UserError, choices_text
 from normbench.models import MODELS, build_model
-from normbench.norms import ACTIVATIONS, NORMS, Layers
+from normbench.models.resnet import SHORTCUTS
+from normbench.norms.factory import ACTIVATIONS, NORM_POSITIONS, Layers
+from normbench.norms.methods import NORMS
 
 GROUPS = ("model", "norm", "data", "augment", "optim", "experiment")
 # What cannot change a result beyond rounding is no part of a run's identity.
@@ -212,6 +214,8 @@ CHECKS: dict[str, Check] = {
     "model.name": one_of(MODELS),
     "model.width": integer(1),
     "model.depth": integer(1),
+    "model.shortcut": one_of(SHORTCUTS),
+    "model.norm_position": one_of(NORM_POSITIONS),
     "model.activation": one_of(ACTIVATIONS),
     "model.dropout": SHARE,
     "model.init_scale": POSITIVE,

@@ -19,6 +19,8 @@ from matplotlib.transforms import ScaledTranslation
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.optimize import isotonic_regression
 
+from normbench.norms.facts import FACTS
+
 AXIS_LABELS = {
     "batch_size": "batch size (images)",
     "stats_batch": "images per batch statistic",
@@ -91,20 +93,10 @@ class Style:
         return tuple(0.7 * part for part in to_rgb(self.colour))
 
 
-# Okabe and Ito's colours, and darker shades of them where those run out. The usual four (batch, group, none, skipinit)
-# are spread in luminance. A method keeps its look in every figure.
 STYLES = {
-    "batch": Style("#0072B2", "o"),
-    "group": Style("#E69F00", "s", (0, (7, 1.5))),
-    "none": Style("#000000", "^", (0, (1, 1.2))),
-    "skipinit": Style("#D55E00", "D", "-."),
-    "ghost_batch": Style("#56B4E9", "h", (0, (4, 1, 1, 1, 1, 1))),
-    "sync_batch": Style("#003F63", "H", (0, (10, 2))),
-    "layer": Style("#009E73", "v", (0, (6, 1, 2, 1))),
-    "layer2d": Style("#00563F", "<", (0, (6, 1, 1, 1))),
-    "instance": Style("#CC79A7", "P", (0, (5, 1))),
-    "weight_norm": Style("#8C8C8C", "p", (0, (3, 1, 1, 1))),
-    "weight_standardization": Style("#8F8500", "X", (0, (8, 1, 1, 1))),
+    method: Style(facts.look.colour, facts.look.marker, facts.look.pattern)
+    for method, facts in FACTS.items()
+    if facts.look is not None
 }
 # For what is no method, those that differ most in marker and luminance first.
 SPARE = ("batch", "group", "none", "skipinit", "layer", "instance", "weight_standardization", "layer2d")

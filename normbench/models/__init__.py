@@ -1,4 +1,4 @@
-"""The networks by name, their initialization, and the way between one replicate and many.
+"""The networks by name, the first draw of their weights, and the way between one replicate and many.
 
 A model asks the layer factory for everything and sees one replicate of C channels. Its options are the keyword-only
 parameters of its constructor. Input N×(R·3)×H×W, output (logits) R×N×classes.
@@ -13,16 +13,17 @@ from torch import nn
 
 from normbench.errors import InputError, choices_text
 from normbench.models.inception import Inception
-from normbench.models.resnet import CifarResNet, ResNet18
+from normbench.models.resnet import CifarResNet, PreactResNet, ResNet18
 from normbench.models.vgg import VGG
-from normbench.norms import Layers
+from normbench.norms.factory import Layers
 from normbench.norms.plain import Conv2d, Linear
 
-__all__ = ["MODELS", "build_model", "initialize", "stack_states", "take_replicate"]
+__all__ = ["MODELS", "build_model", "draw_weights", "stack_states", "take_replicate"]
 
 MODELS: dict[str, Callable] = {
     **{f"resnet{depth}": partial(CifarResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     "resnet18": ResNet18,
+    **{f"preact_resnet{depth}": partial(PreactResNet, depth=depth) for depth in (8, 20)},
     "inception": Inception,
     "vgg": VGG,
 }
@@ -38,9 +39,9 @@ def build_model(
     dropout: float = 0.0,
     **options,
 ) -> nn.Module:
-    """A network of one replicate per seed, each initialized as it would be alone, bit for bit.
+    """A network of one replicate per seed, each initialized as it would be alone, bit for bit, as the method has it.
 
-    name: in MODELS; options: the model's own (`width`, `depth`). layers: the factory, made for len(seeds) replicates.
+    name: in MODELS; options: the model's own (`width`, `depth`, …). layers: the factory, for len(seeds) replicates.
     seeds: integers or torch generators' seeds, one a replicate. init_scale: factor on He's standard deviation.
     Raises InputError, its key within `model` or `norm`.
     """
@@ -53,7 +54,9 @@ def build_model(
             model = MODELS[name](layers, num_classes=num_classes, dropout=dropout, **options)
     except InputError as error:
         raise error if "." in error.key or error.key == "norm" else error.within("model") from None
-    initialize(model, seeds, gain=_gain(layers.activation) * init_scale)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    draw_weights(model, generators, gain=_gain(layers.activation) * init_scale)
+    layers.method.initialize(model, generators)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -62,18 +65,17 @@ def _gain(activation: str) -> float:
     return 1.0 if activation in ("sigmoid", "tanh") else math.sqrt(2)
 
 
-def initialize(model: nn.Module, seeds, gain: float = math.sqrt(2)) -> None:
-    """Draw every weight of every replicate from its own generator, seeded with its seed.
+def draw_weights(model: nn.Module, generators, gain: float = math.sqrt(2)) -> None:
+    """Draw every weight of every replicate from its own generator.
 
     Convolutions: normal, standard deviation gain/√fan_in. Linear: uniform ±1/√fan_in. Biases 0, norms at their start.
     Only these weights are drawn, in the order of the modules: the same seed starts every method from the same filters.
     """
     layers = [module for module in model.modules() if isinstance(module, Conv2d | Linear)]
     parts = {id(layer): [] for layer in layers}
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
+    for generator in generators:
         for layer in layers:
-            shape = (layer.weight.shape[0] // len(seeds), *layer.weight.shape[1:])
+            shape = (layer.weight.shape[0] // len(generators), *layer.weight.shape[1:])
             if isinstance(layer, Linear):
                 bound = 1 / math.sqrt(layer.in_features)
                 weight = torch.empty(shape).uniform_(-bound, bound, generator=generator)

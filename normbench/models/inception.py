@@ -9,12 +9,12 @@ class InceptionBlock(nn.Module):
     Ioffe & Szegedy 2015, arXiv 1502.03167, appendix. Each branch gives a quarter of `channels`.
     """
 
-    def __init__(self, layers, in_channels, channels):
+    def __init__(self, layers, in_channels, channels, *, norm_position):
         super().__init__()
         quarter = channels // 4
 
         def conv(inputs, outputs, size):
-            return nn.Sequential(layers.conv_norm(inputs, outputs, size), layers.act())
+            return nn.Sequential(*layers.conv_norm_act(inputs, outputs, size, norm_position=norm_position))
 
         self.branches = nn.ModuleList(
             [
@@ -34,19 +34,30 @@ class Inception(nn.Module):
     """A 3×3 stem, three stages of two inception blocks with max pooling between them, global average, classifier.
 
     width: channels of a branch in the first stage (a block has four); the next stages have 2× and 4× as many.
+    norm_position: before or after a convolution's activation.
     """
 
-    def __init__(self, layers, *, width: int = 16, num_classes: int = 10, dropout: float = 0.0):
+    def __init__(
+        self,
+        layers,
+        *,
+        width: int = 16,
+        norm_position: str = "before",
+        num_classes: int = 10,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         layers.require_no_residual("inception")
+        how = {"norm_position": norm_position}
         stages, in_channels = [], 2 * width
-        self.stem = nn.Sequential(layers.conv_norm(3, in_channels, 3), layers.act())
+        self.stem = nn.Sequential(*layers.conv_norm_act(3, in_channels, 3, **how))
         for stage in range(3):
             channels = 4 * width * 2**stage
             if stage > 0:
                 stages.append(nn.MaxPool2d(3, stride=2, padding=1))
-            stages += [InceptionBlock(layers, in_channels, channels), InceptionBlock(layers, channels, channels)]
-            in_channels = channels
+            for _ in range(2):
+                stages.append(InceptionBlock(layers, in_channels, channels, **how))
+                in_channels = channels
         self.stages = nn.Sequential(*stages)
         self.dropout = layers.dropout(dropout)
         self.classifier = layers.linear(in_channels, num_classes)

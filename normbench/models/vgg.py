@@ -12,10 +12,20 @@ class VGG(nn.Module):
     """VGG for 32×32 images: max pooling after each of the first four stages, global average and one linear layer.
 
     depth: 11, 13, 16 or 19, counting three fully connected layers as the paper does. width: channels of the first
-    stage; the next have 2×, 4×, 8× and 8× as many (the paper's width is 64).
+    stage; the next have 2×, 4×, 8× and 8× as many (the paper's width is 64). norm_position: before or after a
+    convolution's activation.
     """
 
-    def __init__(self, layers, *, depth: int = 11, width: int = 32, num_classes: int = 10, dropout: float = 0.0):
+    def __init__(
+        self,
+        layers,
+        *,
+        depth: int = 11,
+        width: int = 32,
+        norm_position: str = "before",
+        num_classes: int = 10,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         layers.require_no_residual("vgg")
         if depth not in STAGES:
@@ -26,7 +36,7 @@ class VGG(nn.Module):
             if stage > 0:
                 features.append(nn.MaxPool2d(2))
             for _ in range(count):
-                features += [layers.conv_norm(in_channels, channels, 3), layers.act()]
+                features += layers.conv_norm_act(in_channels, channels, 3, norm_position=norm_position)
                 in_channels = channels
         self.features = nn.Sequential(*features)
         self.dropout = layers.dropout(dropout)

@@ -30,11 +30,8 @@ class BatchNorm(Norm):
         self.momentum = momentum
         self.register_buffer("running_mean", torch.zeros(replicates * num_features))
         self.register_buffer("running_var", torch.ones(replicates * num_features))
-        self.moments = None  # while precise statistics are collected: see precise_statistics
 
     def forward(self, x):
-        if self.moments is not None:
-            return self.collect(x)
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return self.normalize(x)
@@ -46,13 +43,13 @@ class BatchNorm(Norm):
             x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
         )
 
-    def collect(self, x):
-        """Add this batch to the pooled moments, and normalize by it (so that later layers see training's features)."""
+    def by_own_moments(self, x):
+        """This batch normalized by its own moments, and those: count, sum and sum of squares a channel, 3×(R·C)."""
         dims = [0, *range(2, x.dim())]
         var, mean = torch.var_mean(x.double(), dims, correction=0)
         count = x.numel() // x.shape[1]
-        self.moments += torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean**2)])
-        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        moments = torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean**2)])
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps), moments
 
 
 class GhostBatchNorm(BatchNorm):
@@ -147,11 +144,11 @@ class MeanOnlyBatchNorm(BatchNorm):
             self.running_mean.lerp_(mean, self.momentum)
         return self._shift(x, mean)
 
-    def collect(self, x):
+    def by_own_moments(self, x):
         mean = self._batch_mean(x)
         count = x.numel() // x.shape[1]
-        self.moments += torch.stack([torch.full_like(mean, count), count * mean, torch.zeros_like(mean)]).double()
-        return self._shift(x, mean)
+        moments = torch.stack([torch.full_like(mean, count), count * mean, torch.zeros_like(mean)]).double()
+        return self._shift(x, mean), moments
 
     def _batch_mean(self, x):
         return x.mean([0, *range(2, x.dim())], dtype=self.running_mean.dtype)  # float32 under bfloat16
@@ -176,16 +173,7 @@ def precise_statistics(model, forward):
     layers = [module for module in model.modules() if isinstance(module, BatchNorm)]
     kept = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
     try:
-        for layer in layers:
-            layer.moments = torch.zeros((3, *layer.running_mean.shape)).to(layer.running_mean.device, torch.float64)
-        try:
-            with torch.no_grad():
-                forward()
-        finally:
-            pooled = [layer.moments for layer in layers]
-            for layer in layers:
-                layer.moments = None
-        for layer, (count, total, squares) in zip(layers, pooled, strict=True):
+        for layer, (count, total, squares) in zip(layers, _pooled_moments(layers, forward), strict=True):
             mean = total / count
             layer.running_mean.copy_(mean)
             if not isinstance(layer, MeanOnlyBatchNorm):
@@ -195,3 +183,30 @@ def precise_statistics(model, forward):
         for layer, (mean, var) in zip(layers, kept, strict=True):
             layer.running_mean.copy_(mean)
             layer.running_var.copy_(var)
+
+
+@torch.no_grad()
+def _pooled_moments(layers, forward) -> list[torch.Tensor]:
+    """Count, sum and sum of squares of each layer's inputs over `forward()`, 3×(R·C) in float64.
+
+    Meanwhile each layer gives its batch normalized by that batch, so that later layers see the features of training.
+    """
+    pooled = [
+        torch.zeros((3, *layer.running_mean.shape)).to(layer.running_mean.device, torch.float64) for layer in layers
+    ]
+
+    def pooling(moments):
+        def hook(layer, inputs, _):
+            y, own = layer.by_own_moments(*inputs)
+            moments.add_(own)
+            return y
+
+        return hook
+
+    hooks = [layer.register_forward_hook(pooling(moments)) for layer, moments in zip(layers, pooled, strict=True)]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return pooled

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normbench.errors import InputError
-from normbench.norms import get_method, require_options
 from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
+from normbench.norms.methods import get_method, require_options
 from normbench.norms.plain import Conv2d
 
 
@@ -20,12 +20,14 @@ def convert_norms(model: nn.Module, norm: str, /, **options) -> nn.Module:
 
     Raises InputError, and changes nothing, where the method cannot be put: an unknown method or option, groups that do
     not divide the channels (the layer is named), BatchNorm1d or 3d for a method of feature maps, a method that acts on
-    residual branches, a model without BatchNorm.
+    residual branches or is norm and activation in one, a model without BatchNorm.
     """
     method = get_method(norm)
     require_options(norm, options)
-    if method.residual is not None:
+    if method.of_branches:
         raise InputError("norm", norm, "acts on residual branches, which cannot be told in a finished model")
+    if method.norm_act is not None:
+        raise InputError("norm", norm, "is norm and activation in one, which are apart in a finished model")
 
     new_of, shifts = {}, False  # a layer used in several places stays one
     for path, layer in model.named_modules():

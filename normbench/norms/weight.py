@@ -31,10 +31,6 @@ class _WeightNorm:
         with torch.no_grad():
             self.gain.copy_(self.norms().view(self.gain.shape))
 
-    def forward(self, x):
-        y = super().forward(x)
-        return self.initialize_from(y) if self.initializing else y
-
     def initialize_from(self, y):
         """Rescale gain and bias by what the layer gives on the first batch; returns the rescaled output."""
         dims, shape = self.statistic_axes(y)
@@ -54,7 +50,6 @@ class WeightNormConv2d(_WeightNorm, Conv2d):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.gain = nn.Parameter(torch.ones(self.out_channels))
-        self.initializing = False
 
     def norms(self):
         return torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
@@ -69,7 +64,6 @@ class WeightNormLinear(_WeightNorm, Linear):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.gain = nn.Parameter(torch.ones(self.replicates, self.out_features))
-        self.initializing = False
 
     def norms(self):
         return torch.linalg.vector_norm(self.weight, dim=2, keepdim=True)
@@ -95,13 +89,12 @@ def data_dependent_init(model: nn.Module, images: torch.Tensor) -> None:
         return
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     training = model.training
+    hooks = [layer.register_forward_hook(lambda layer, _, y: layer.initialize_from(y)) for layer in layers]
     try:
-        for layer in layers:
-            layer.initializing = True
         model.train()(images)
     finally:
-        for layer in layers:
-            layer.initializing = False
+        for hook in hooks:
+            hook.remove()
         model.train(training)
         for name, buffer in model.named_buffers():  # running averages start at the first training step, not here
             buffer.copy_(kept[name])

@@ -25,6 +25,7 @@ from normbench.config import (
     samples_per_epoch,
 )
 from normbench.errors import InputError, UserError, choices_text
+from normbench.norms.facts import facts_of
 from normbench.records.directory import OVER, RunDirectory, plainly
 from normbench.records.identity import identity
 from normbench.runs.sweep import runs_of
@@ -33,7 +34,6 @@ from normbench.runs.sweep import runs_of
 MACHINE = ("stack", "precision")
 # What a command says of its machine alone.
 FOLDERS = r" (output|data\.root)=\S+"
-BATCH_STATISTICS = ("batch", "sync_batch", "ghost_batch")
 WHOLE = (
     "seed",
     "batch_size",
@@ -226,12 +226,11 @@ def _options(leaves: dict) -> str:
 
 def _stats_batch(leaves: dict) -> float | None:
     """Images that a batch statistic is taken over, or None where the method has none."""
-    name, batch = leaves["norm.name"], leaves["batch_size"]
-    if name not in BATCH_STATISTICS:
+    facts = facts_of(leaves["norm.name"])
+    if not facts.batch_statistics:
         return None
-    if name == "ghost_batch":
-        return leaves["norm.ghost_size"]
-    return batch if name == "sync_batch" else batch // leaves.get("processes", 1)
+    options = {key.removeprefix("norm."): value for key, value in leaves.items() if key.startswith("norm.")}
+    return facts.statistic_images(options, leaves["batch_size"], leaves.get("processes", 1))
 
 
 def _environment(directory: RunDirectory) -> dict:

@@ -5,12 +5,12 @@ from contextlib import nullcontext
 import torch
 
 from normbench.data.inputs import DTYPES
+from normbench.norms import get_method
 from normbench.norms.plain import Dropout
-from normbench.norms.weight import data_dependent_init
 from normbench.random import derive
-from normbench.training.optimizer import make_optimizer
+from normbench.training.optimizer import make_optimizer, set_lr
 
-INIT_IMAGES = 512  # training images that weight normalization is initialized from
+INIT_IMAGES = 512  # training images that a method prepares itself with
 
 
 class Network:
@@ -31,10 +31,11 @@ class Network:
         for module in dropouts:
             module.generators = self.generators
         self.parameters = list(self.model.parameters())
-        self.optimizer = make_optimizer(self.model, config.optim)
+        self.method = get_method(config.norm.name)
+        self.optimizer = make_optimizer(self.model, config.optim, self.method.lr_factor(self.model))
         self.step, self.lost = 0, torch.zeros(self.replicates, dtype=torch.bool)
         if saved is None:
-            data_dependent_init(self.model, task.first_inputs(INIT_IMAGES))
+            self.method.prepare(self.model, task.first_inputs(INIT_IMAGES))
         else:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -46,15 +47,15 @@ class Network:
         """What another session goes on from, beside the number of steps done. The tensors are the living ones."""
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def begin_step(self, rate: float, epoch: int, at: int) -> None:
-        """Ready for the step `at` of an epoch, both counted from 0, at an optimizer's rate."""
+    def begin_step(self, rate: float, share: float, epoch: int, at: int) -> None:
+        """Ready for the step `at` of an epoch, both counted from 0, at a rate and at that share of the training."""
         if not self.model.training:
             self.model.train()
         self.forget_gradients()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_lr(self.optimizer, rate)
         for generator, seed in zip(self.generators, self.seeds, strict=False):
             generator.manual_seed(derive(seed, "dropout", epoch, at, self.rank))
+        self.method.before_step(self.model, self.step, share)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         with self.precision():

@@ -5,19 +5,30 @@ import torch
 from normbench.norms.plain import Conv2d, Linear
 
 
-def make_optimizer(model, optim) -> torch.optim.Optimizer:
+def make_optimizer(model, optim, factors=None) -> torch.optim.Optimizer:
     """SGD or AdamW; weight decay on the weights of convolutions and linear layers alone, told by the module's type.
 
     γ, β, biases, gains of weight normalization and residual scalars are never decayed, whatever the method.
+    factors: parameter → factor on its rate (a method's `lr_factor`), 1 where it has none. See set_lr.
     """
+    factors = factors or {}
     decayed = [module.weight for module in model.modules() if isinstance(module, Conv2d | Linear)]
     kept = {id(weight) for weight in decayed}
     others = [parameter for parameter in model.parameters() if id(parameter) not in kept]
-    groups = [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups = []
+    for parameters, decay in ((decayed, optim.weight_decay), (others, 0.0)):
+        for factor in sorted({factors.get(parameter, 1.0) for parameter in parameters}):
+            mine = [parameter for parameter in parameters if factors.get(parameter, 1.0) == factor]
+            groups.append({"params": mine, "weight_decay": decay} | ({} if factor == 1 else {"lr_factor": factor}))
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps, fused=True)
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Every parameter's rate for the next step: its factor of `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def gradient_norms(parameters, replicates: int) -> torch.Tensor:

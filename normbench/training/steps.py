@@ -43,8 +43,9 @@ def steps(network: Network, task, plan: Plan) -> Iterator[Step]:
     """
     while network.step < plan.steps and not network.lost.all():
         epoch, at = divmod(network.step, task.steps_per_epoch)
-        network.begin_step(plan.rate(network.step), epoch, at)
-        losses, scores = task.losses(network, task.batch(epoch, at), plan.share(network.step))
+        share = plan.share(network.step)
+        network.begin_step(plan.rate(network.step), share, epoch, at)
+        losses, scores = task.losses(network, task.batch(epoch, at), share)
         losses.sum().backward()  # a sum: no replicate's gradient depends on another, whatever becomes of it
         norms = None
         measured = plan.norm_steps is not None and at % plan.norm_steps == 0

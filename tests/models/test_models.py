@@ -1,6 +1,9 @@
 """The networks: sizes as published, initialization, options and what is said of wrong ones."""
 
+import hashlib
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -253,3 +256,20 @@ def test_what_cannot_be_built_is_told_in_a_line(build, message):
 def test_depth_of_the_cifar_family_is_6n_plus_2(depth):
     with pytest.raises(InputError, match=f"depth={depth}: must be 6n\\+2"):
         CifarResNet(Layers(), depth=depth)
+
+
+STATE_KEYS = json.loads((Path(__file__).parent / "state_keys.json").read_text())
+
+
+@pytest.mark.parametrize("pair", STATE_KEYS["keys"])
+def test_the_state_has_the_keys_that_checkpoints_have(pair):
+    name, method = pair.split("/")
+    assert list(build_model(name, Layers(method), width=8).state_dict()) == STATE_KEYS["keys"][pair]
+
+
+@pytest.mark.parametrize("name", STATE_KEYS["digests"])
+def test_the_state_has_those_keys_in_their_order_for_every_method(name):
+    """Digests of all keys, of the first 11 methods: an optimizer's state goes by the order of the parameters."""
+    for method, digest in STATE_KEYS["digests"][name].items():
+        keys = "\n".join(build_model(name, Layers(method), width=8).state_dict())
+        assert hashlib.sha256(keys.encode()).hexdigest()[:12] == digest, method

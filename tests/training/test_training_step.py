@@ -1,6 +1,7 @@
 """What a step computes, against plain PyTorch and torchvision in float64."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from normbench.training.optimizer import (
     clip_gradients,
     gradient_norms,
     make_optimizer,
+    set_lr,
 )
 from normbench.training.schedule import lr_factor, scaled_lr
 
@@ -176,3 +178,51 @@ def test_derived_seeds_differ_by_seed_purpose_and_counter():
     seeds = {derive(s, p, e) for s in range(20) for p in ("init", "order", "augment") for e in range(20)}
     assert len(seeds) == 1200
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_parameter_learns_at_its_factor_of_the_rate():
+    cfg = config("norm=skipinit")
+    model = make_model(cfg, [0])
+    scales = {parameter: 0.1 for name, parameter in model.named_parameters() if name.endswith("scale")}
+    factors = scales | {model.classifier.weight: 3.0}
+    optimizer = make_optimizer(model, cfg.optim, factors)
+    set_lr(optimizer, 0.5)
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates == {parameter: pytest.approx(0.5 * factors.get(parameter, 1)) for parameter in model.parameters()}
+    decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {m.weight for m in model.modules() if isinstance(m, Conv2d | Linear)}
+    again = make_optimizer(model, cfg.optim, factors)
+    again.load_state_dict(optimizer.state_dict())
+    set_lr(again, 0.25)
+    assert {p: 2 * group["lr"] for group in again.param_groups for p in group["params"]} == rates
+
+
+def test_without_factors_the_groups_are_those_that_checkpoints_hold():
+    cfg = config("norm=batch", "optim.weight_decay=0")
+    model = make_model(cfg, [0])
+    decayed, others = make_optimizer(model, cfg.optim).param_groups
+    assert decayed["params"] == [m.weight for m in model.modules() if isinstance(m, Conv2d | Linear)]
+    assert others["params"] == [p for p in model.parameters() if all(p is not q for q in decayed["params"])]
+    assert "lr_factor" not in decayed | others
+
+
+def test_a_method_lives_through_training(run, monkeypatch):
+    """Prepared once with training images, told every step and its share of training; its factors reach the rates."""
+    told, prepared, states = [], [], []
+
+    def before_step(model, step, share):
+        told.append((step, share))
+        states.append(model.classifier.weight.detach().clone())
+
+    method = replace(
+        NORMS["none"],
+        prepare=lambda model, inputs: prepared.append(tuple(inputs.shape)),
+        before_step=before_step,
+        lr_factor=lambda model: {model.classifier.weight: 0.0},
+    )
+    monkeypatch.setitem(NORMS, "none", method)
+    result, _, _ = run("norm=none", "replicates=2", "stack=2")
+    assert prepared == [(96, 6, 32, 32)]
+    assert told == [(step, step / 24) for step in range(24)]
+    assert all(torch.equal(state, states[0]) for state in states)
+    assert result["status"] == "finished"

@@ -1,0 +1,51 @@
+"""Every normalization method by name.
+
+To add one: a class in its family's file, a line in NORMS, a file in conf/norm/; what figures and tables should know of
+it, an entry in FACTS.
+"""
+
+from normbench.errors import InputError, choices_text
+from normbench.norms.batch import BatchNorm, GhostBatchNorm, SyncBatchNorm
+from normbench.norms.method import Method
+from normbench.norms.plain import ResidualScalar
+from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d
+from normbench.norms.weight import (
+    WeightNormConv2d,
+    WeightNormLinear,
+    WeightStandardizationConv2d,
+    data_dependent_init,
+    mean_only_or_none,
+    standardization_norm,
+)
+
+NORMS: dict[str, Method] = {
+    "none": Method(),
+    "skipinit": Method(residual=ResidualScalar),
+    "batch": Method(BatchNorm),
+    "sync_batch": Method(SyncBatchNorm),
+    "ghost_batch": Method(GhostBatchNorm),
+    "layer": Method(LayerNorm),
+    "layer2d": Method(LayerNorm2d),
+    "instance": Method(InstanceNorm),
+    "group": Method(GroupNorm),
+    "weight_norm": Method(
+        mean_only_or_none, conv=WeightNormConv2d, linear=WeightNormLinear, prepare=data_dependent_init
+    ),
+    "weight_standardization": Method(standardization_norm, conv=WeightStandardizationConv2d),
+}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name. Raises InputError with the choices for an unknown one."""
+    if name not in NORMS:
+        raise InputError("norm", name, f"unknown method; {choices_text(name, NORMS)}")
+    return NORMS[name]
+
+
+def require_options(name: str, options) -> None:
+    """Raises InputError with the choices for an option that the method of that name does not have."""
+    known = get_method(name).options()
+    for key, value in options.items():
+        if key not in known:
+            choices = choices_text(key, known) if known else "it has none"
+            raise InputError(key, value, f"norm={name} has no such option; {choices}")
