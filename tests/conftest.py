@@ -10,7 +10,7 @@ import torch
 from small_runs import TINY
 
 from normbench import data
-from normbench.cli import normalize, plan
+from normbench.config.overrides import normalize, plan
 
 ROOT = Path(__file__).parents[1]
 

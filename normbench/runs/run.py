@@ -13,27 +13,29 @@ import torch
 from omegaconf import OmegaConf
 
 from normbench.analysis.lr_curve import LrTest
-from normbench.config import cpu_threads, resolve, samples_per_epoch
+from normbench.config.identity import run_id
+from normbench.config.sizes import samples_per_epoch
 from normbench.data import load_dataset, prepare
 from normbench.errors import InputError, UserError
 from normbench.processes import Processes, join, launched, leave
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
-from normbench.records.identity import run_id
 from normbench.signals import Stopped, stop_requests
+from normbench.tasks.build import check_network
+from normbench.threads import cpu_threads
 from normbench.training.find_lr import find_lr
 from normbench.training.loop import TIMED_STEPS, Unwatched, train
 from normbench.training.progress import Display
 
 
 def execute(config) -> dict:
-    """Do the run that a composed configuration describes, or what is left of it; returns the content of result.json.
+    """Do the run that a resolved configuration describes, or what is left of it; returns the content of result.json.
 
     A finished run is not repeated (`force=true` redoes it): its result comes back with `repeated` set. A stopped one
     goes on from its checkpoint. Raises UserError for what the user has to mend, Stopped after a signal. Any other error
     is recorded as status `failed`, then raised.
     """
-    config = resolve(config, launched())
+    check_network(config, launched())
     processes, device = join(config.device)
     directory = RunDirectory(config.output, run_id(config, processes.count))
     try:

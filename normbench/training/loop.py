@@ -7,7 +7,6 @@ from contextlib import nullcontext
 
 import torch
 
-from normbench.config import make_model
 from normbench.data.epoch import Epoch, image_size, mean_losses, right_answers, with_border
 from normbench.data.inputs import Inputs, resized
 from normbench.data.views import VIEWS
@@ -16,6 +15,7 @@ from normbench.norms.plain import Dropout
 from normbench.norms.weight import data_dependent_init
 from normbench.processes import Processes
 from normbench.random import derive
+from normbench.tasks.build import make_model
 from normbench.tasks.scores import evaluate
 from normbench.training.optimizer import clip_gradients, gradient_norms, lr_factor, make_optimizer, scaled_lr
 

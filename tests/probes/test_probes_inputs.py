@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from normbench.config import resolve
+from normbench.config.resolve import resolve
 from normbench.data.inputs import KINDS
 from normbench.errors import InputError, UserError
 from normbench.models import build_model

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from training_runs import SMALL, metrics
 
-from normbench.cli import normalize, plan
+from normbench.config.overrides import normalize, plan
 from normbench.runs.run import execute
 
 
