@@ -9,11 +9,12 @@ def run(*overrides: str) -> dict:
     overrides: `key=value`, as on the command line. Returns the content of result.json; a finished run is not repeated.
     Raises normbench.errors.UserError for a mistake.
     """
-    from normbench.cli import normalize, plan
+    from normbench.config.overrides import normalize, plan
     from normbench.errors import InputError
-    from normbench.runs.run import execute
+    from normbench.runs.sweep import run_alone, runs_of
 
     jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
     if len(jobs) > 1:
         raise InputError("overrides", " ".join(overrides), f"{len(jobs)} runs; a sweep is for the command line")
-    return execute(jobs[0].config)
+    (planned,) = runs_of(jobs)
+    return run_alone(planned)

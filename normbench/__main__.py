@@ -6,6 +6,7 @@ import signal
 import sys
 
 from normbench.errors import UserError
+from normbench.processes import first
 
 
 def main() -> int:
@@ -15,7 +16,7 @@ def main() -> int:
     try:
         return _main(command)
     except UserError as error:
-        if int(os.environ.get("RANK", 0)) == 0:
+        if first():
             print(f"normbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the first run; a run under way writes its checkpoint first
@@ -25,7 +26,8 @@ def main() -> int:
 def _main(command: list[str]) -> int:
     from hydra.errors import HydraException
 
-    from normbench.cli import help_text, normalize, parse_flags, plan
+    from normbench.cli import help_text, parse_flags
+    from normbench.config.overrides import normalize, plan
 
     arguments = parse_flags(command)
     if arguments.help:
@@ -46,11 +48,11 @@ def _main(command: list[str]) -> int:
         return 0
 
     from normbench.runs.report import print_plan, print_run, print_sweep
-    from normbench.runs.run import execute
-    from normbench.runs.sweep import run_sweep, runs_of
+    from normbench.runs.sweep import check_networks, run_alone, run_sweep, runs_of
     from normbench.signals import Stopped
 
-    runs = runs_of(jobs)  # every mistake of a sweep shows before its first run
+    runs = runs_of(jobs)
+    check_networks(runs)  # every mistake of a sweep shows before its first run
     try:
         if arguments.dry_run:
             from normbench.runs.estimate import estimates
@@ -58,14 +60,13 @@ def _main(command: list[str]) -> int:
             print_plan(runs, estimates(runs))
             return 0
         if not multirun:
-            result = execute(jobs[0].config)
-            print_run(result, jobs[0].config)
+            print_run(run_alone(runs[0]), runs[0].config)
             return 0
         run_sweep(runs, for_hydra)
         return print_sweep(runs)
     except (Stopped, KeyboardInterrupt) as error:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        if int(os.environ.get("RANK", 0)) == 0:
+        if first():
             print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
         return stopped.exit_status
 
@@ -74,7 +75,7 @@ def _hydra(arguments: list[str], task) -> None:
     """Hand over to Hydra, with its whole traceback for what goes wrong."""
     import hydra
 
-    from normbench.config import conf_dir
+    from normbench.config.files import conf_dir
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     sys.argv = ["normbench", *arguments]

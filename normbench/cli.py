@@ -1,29 +1,49 @@
-"""The command line's side of Hydra: both spellings of an override, sweeps expanded, mistakes told in one line."""
+"""Command lines: normbench's flags and its --help, and what the scripts have in common."""
 
-import itertools
 import os
-from dataclasses import dataclass
-from difflib import get_close_matches
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from normbench.config import GROUPS, choices, conf_dir, default_choices, flatten
-from normbench.errors import InputError, UserError, choices_text
-from normbench.runs.launchers import check as check_launcher
+from normbench.config.files import GROUPS, choices, conf_dir, default_choices, documented
+from normbench.errors import UserError
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of the command: its overrides and its composed configuration."""
+class CommandLine(ArgumentParser):
+    """The parser of a script, whose mistakes are UserErrors. doc: of the script, which is its help."""
 
-    overrides: tuple[str, ...]
-    config: DictConfig
+    def __init__(self, doc: str):
+        super().__init__(description=doc, formatter_class=RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        raise UserError(f"{message} (see --help)")
+
+
+def study_command(doc: str, to: str, target: str = "a study, or a folder with runs.csv") -> CommandLine:
+    """What the scripts take: a study or folder, `target`, and its tables' folder, `to`: what `study_of` asks for.
+
+    doc: of the script. to, target: what they are to it.
+    """
+    parser = CommandLine(doc)
+    parser.add_argument("target", help=target)
+    parser.add_argument("--to", type=Path, help=to)
+    return parser
+
+
+def one_line(main: Callable[[], None]) -> Callable[[], None]:
+    """A script's main function that ends with one line and exit status 2 at a user's mistake."""
+
+    @wraps(main)
+    def guarded():
+        try:
+            main()
+        except UserError as error:
+            print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return guarded
 
 
 def parse_flags(command: list[str]):
@@ -35,6 +55,8 @@ def parse_flags(command: list[str]):
     def refuse(message):
         raise UserError(f"{message}; keys are written key=value, without dashes (see --help)")
 
+    from hydra._internal.utils import get_args_parser  # the scripts do without
+
     parser = get_args_parser()
     parser.add_argument("--dry-run", action="store_true")
     parser.error = refuse
@@ -45,152 +67,6 @@ def parse_flags(command: list[str]):
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise UserError("--multirun: --cfg and --info show one configuration; leave it out")
     return arguments
-
-
-def normalize(overrides: list[str]) -> list[str]:
-    """The overrides as Hydra takes them: `+norm=group`, `++norm=group` and `norm=group` are one thing to a user.
-
-    Raises UserError for what is no override, InputError for an unknown choice of a group.
-    """
-    parsed = [_parse(override) for override in overrides]
-    # experiment=null is the default, for which Hydra has no word.
-    return [_spelling(o) for o in parsed if not (o.key_or_group == "experiment" and values(o) == ["null"])]
-
-
-def _parse(override: str) -> Override:
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        parsed = None
-    if parsed is None or not parsed.key_or_group or parsed.package is not None:
-        raise UserError(f"{override}: not understood; write key=value, like batch_size=2 (see --help)")
-    return parsed
-
-
-def _spelling(override: Override) -> str:
-    key, line = override.key_or_group, override.input_line
-    if key == "hydra/launcher":
-        for value in values(override):
-            check_launcher(value)
-    if _is_hydras(key):
-        return line
-    if override.is_delete():
-        raise UserError(f"{line}: keys cannot be deleted")
-    if key in GROUPS:
-        for value in values(override):
-            if value not in choices(key):
-                raise InputError(key, value, f"unknown {_noun(key)}; {choices_text(value, choices(key))}")
-        if key == "experiment" and len(values(override)) > 1:
-            raise InputError(key, ",".join(values(override)), "one experiment a command; each has a grid of its own")
-    group, _, leaf = key.partition(".")
-    if group in GROUPS and leaf == "name":
-        raise InputError(key, values(override)[0], f"write {group}={values(override)[0]}")
-    return line.lstrip("+")
-
-
-def _is_hydras(key: str) -> bool:
-    return key.replace("/", ".").partition(".")[0] == "hydra"
-
-
-def _noun(group: str) -> str:
-    return {"norm": "method", "optim": "optimizer", "augment": "augmentation"}.get(group, group)
-
-
-def values(override: Override) -> list[str]:
-    """The value of an override, or those of a sweep, as text."""
-    key, given = override.key_or_group, override.value()
-    if isinstance(given, Glob):
-        found = given.filter(choices(key)) if key in GROUPS else []
-    elif override.is_sweep_override():
-        try:
-            found = [str(value) for value in override.sweep_string_iterator()]
-        except ValueError:  # a range with step 0
-            found = []
-    else:
-        found = [override.get_value_element_as_str()]
-    if not found:
-        raise UserError(f"{override.input_line}: stands for no value at all")
-    return found
-
-
-def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[str]]:
-    """All the runs of a command, composed; whether it is a sweep; and the overrides that concern Hydra.
-
-    overrides: normalized. An experiment file may hold a grid (`hydra.sweeper.params`), further grids (`grids`) and say
-    that it is a sweep (`hydra.mode`). What is typed replaces the values of the grid; of the further grids it keeps the
-    runs that agree with it. Raises InputError for the first thing wrong.
-    """
-    parsed = [_parse(override) for override in overrides]
-    own = [o for o in parsed if not _is_hydras(o.key_or_group)]
-    typed = {o.key_or_group for o in own}
-    for_hydra = [o.input_line for o in parsed if _is_hydras(o.key_or_group)]
-    for_hydra += [o.input_line for o in own if o.key_or_group in ("experiment", "output") and len(values(o)) == 1]
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        rows: list[tuple[str, ...]] = []
-        if for_hydra:
-            config = _compose(for_hydra, whole=True)
-            multirun = multirun or str(config.hydra.mode) == "RunMode.MULTIRUN"
-            if multirun:
-                grid = config.hydra.sweeper.get("params") or {}
-                added = [_parse(f"{key}={value}") for key, value in grid.items() if key not in typed]
-                rows += _product([*added, *own])
-                for further in config.get("grids") or []:
-                    rows += _further(further, own)
-        for override in own:
-            if override.is_sweep_override() and not multirun:
-                raise InputError(override.key_or_group, ",".join(values(override)), "several values: add -m to sweep")
-        jobs = [Job(row, _compose(list(row))) for row in dict.fromkeys(rows or _product(own))]
-    return jobs, multirun, for_hydra
-
-
-def _product(overrides: list[Override]) -> list[tuple[str, ...]]:
-    """Every combination of the values of some overrides, the first varying slowest."""
-    return list(itertools.product(*[[f"{o.key_or_group}={v}" for v in values(o)] for o in overrides]))
-
-
-def _further(grid: dict[str, object], typed: list[Override]) -> list[tuple[str, ...]]:
-    """The combinations of one of an experiment's further grids that agree with what is typed."""
-    columns = [_parse(f"{key}={value}") for key, value in grid.items()]
-    allowed = {o.key_or_group: values(o) for o in typed if o.key_or_group in grid}
-    others = [o for o in typed if o.key_or_group not in grid]
-    return [
-        row
-        for row in _product([*columns, *others])
-        if all(value in allowed.get(key, [value]) for key, _, value in (word.partition("=") for word in row))
-    ]
-
-
-def _compose(overrides: list[str], whole: bool = False) -> DictConfig:
-    try:
-        return compose("config", overrides, return_hydra_config=whole)
-    except (HydraException, OmegaConfBaseException) as error:
-        _explain(overrides)
-        raise UserError(" ".join(str(error).split())) from None
-
-
-def _explain(overrides: list[str]) -> None:
-    """Raise InputError for the first override whose key the chosen files do not have."""
-    parsed = [_parse(override) for override in overrides]
-    chosen = [o.input_line for o in parsed if o.key_or_group in GROUPS]
-    try:
-        keys = flatten(compose("config", chosen))
-    except (HydraException, OmegaConfBaseException):
-        return
-    for override in parsed:
-        key = override.key_or_group
-        if key in GROUPS or key in keys or _is_hydras(key):
-            continue
-        group = key.partition(".")[0]
-        if group in default_choices():
-            near = [k for k in keys if k.startswith(f"{group}.") and not k.endswith(".name")]
-            typed = [o.get_value_element_as_str() for o in parsed if o.key_or_group == group]
-            choice = typed[-1] if typed else default_choices()[group]
-            raise InputError(key, values(override)[0], f"{group}={choice} has no such key; {choices_text(key, near)}")
-        if near := [k for k in keys if k.startswith(f"{group}.")]:
-            raise InputError(key, values(override)[0], f"unknown key; {choices_text(key, near)}")
-        close = get_close_matches(key, [*keys, *GROUPS], n=3)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise InputError(key, values(override)[0], f"unknown key; {hint}choices: see --help")
 
 
 def help_text() -> str:
@@ -209,14 +85,11 @@ def help_text() -> str:
         names = [f"{name}*" if default_choices().get(group) == name else name for name in choices(group)]
         lines += _wrapped(f"  {group:<11}", names)
     lines += ["", "Keys (set with key=value; group keys with group.key=value):", ""]
-    text = (conf_dir() / "config.yaml").read_text()
-    body = text.partition("\nbatch_size:")
-    lines += [f"  {line}" if line else "" for line in (body[1] + body[2]).partition("\nhydra:")[0].strip().splitlines()]
+    lines += [f"  {line}" if line else "" for line in documented("config.yaml", without=("defaults", "hydra"))]
     for group in ("norm", "data", "augment", "optim"):
         choice = default_choices()[group]
         lines += ["", f"  {group}:                 # with {group}={choice}"]
-        source = (conf_dir() / group / f"{choice}.yaml").read_text().splitlines()
-        lines += [f"    {line}" for line in source if not line.startswith(("#", "name:"))]
+        lines += [f"    {line}" for line in documented(f"{group}/{choice}.yaml", without=("name",))]
     lines += [
         "",
         "Flags: -m, --multirun: a sweep. --dry-run: list the runs with their status and time, and stop.",

@@ -1,10 +1,6 @@
 """Mistakes that a user can mend: told in one line, without a traceback."""
 
-import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable
 from difflib import get_close_matches
-from functools import wraps
 
 
 class UserError(Exception):
@@ -40,27 +36,3 @@ def choices_text(value, choices) -> str:
     close = get_close_matches(str(value), choices, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}choices: {', '.join(choices)}"
-
-
-class CommandLine(ArgumentParser):
-    """The parser of a script, whose mistakes are UserErrors. doc: of the script, which is its help."""
-
-    def __init__(self, doc: str):
-        super().__init__(description=doc, formatter_class=RawDescriptionHelpFormatter)
-
-    def error(self, message):
-        raise UserError(f"{message} (see --help)")
-
-
-def one_line(main: Callable[[], None]) -> Callable[[], None]:
-    """A script's main function that ends with one line and exit status 2 at a user's mistake."""
-
-    @wraps(main)
-    def guarded():
-        try:
-            main()
-        except UserError as error:
-            print(f"{sys.argv[0]}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-
-    return guarded

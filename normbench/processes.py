@@ -3,8 +3,15 @@
 import os
 from dataclasses import dataclass
 
-import torch
-from torch import distributed
+
+def first() -> bool:
+    """Whether this process is the one that speaks: torchrun's first, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def launched() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,9 @@ class Processes:
         """Whether any process says so."""
         if self.count == 1:
             return flag
+        import torch
+        from torch import distributed
+
         word = torch.tensor([int(flag)])
         distributed.all_reduce(word, group=_control())
         return bool(word)
@@ -30,13 +40,17 @@ class Processes:
         """The first process's value, in every process."""
         if self.count == 1:
             return value
+        from torch import distributed
+
         box = [value]
         distributed.broadcast_object_list(box, group=_control())
         return box[0]
 
-    def average_(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The mean over processes, in place."""
+    def average_(self, tensor):
+        """The mean of a tensor over processes, in place."""
         if self.count > 1:
+            from torch import distributed
+
             distributed.all_reduce(tensor)
             tensor /= self.count
         return tensor
@@ -51,16 +65,14 @@ def _control():
     return _control_group
 
 
-def launched() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def join(device: str) -> tuple[Processes, str]:
     """Meet the other processes of torchrun, if any. Returns this process's place and its own device."""
     global _control_group
     if launched() == 1:
         return Processes(), device
+    import torch
+    from torch import distributed
+
     local = int(os.environ.get("LOCAL_RANK", 0))
     if device.startswith("cuda"):
         device = f"cuda:{local % torch.cuda.device_count()}"
@@ -74,5 +86,9 @@ def join(device: str) -> tuple[Processes, str]:
 
 
 def leave() -> None:
+    if launched() == 1:
+        return
+    from torch import distributed
+
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -14,16 +14,16 @@ import statistics
 import time
 
 import torch
+from normbench.training.loop import Unwatched, train
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from normbench.cli import plan
-from normbench.config import resolve
+from normbench.cli import CommandLine, one_line
+from normbench.config.overrides import plan
+from normbench.config.resolve import resolve
 from normbench.data import load_dataset
-from normbench.errors import CommandLine, one_line
 from normbench.processes import Processes
-from normbench.training.loop import Unwatched, train
 
 WARM_UP = 5
 

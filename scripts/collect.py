@@ -4,15 +4,16 @@ python scripts/collect.py batch_size                    → results/batch_size/r
 python scripts/collect.py outputs --to somewhere        → the same of every run in a folder
 """
 
-from normbench.analysis.study import command_line, study_of
-from normbench.errors import one_line
-from normbench.runs.collect import collect, study_names, write
+from normbench.analysis.study import study_of
+from normbench.cli import one_line, study_command
+from normbench.config.files import study_names
+from normbench.runs.collect import collect, write
 
 
 @one_line
 def main() -> None:
     target = f"a study ({', '.join(study_names())}) or a folder of runs"
-    parser = command_line(__doc__, "folder for the tables (results/STUDY; for a folder, itself)", target)
+    parser = study_command(__doc__, "folder for the tables (results/STUDY; for a folder, itself)", target)
     parser.add_argument("overrides", nargs="*", help="key=value, as the study was swept with")
     parser.add_argument("--output", default="outputs", help="where a study's runs lie (outputs)")
     arguments = parser.parse_intermixed_args()

@@ -5,14 +5,14 @@ python scripts/plot.py somewhere                        → the same in somewher
 """
 
 from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
-from normbench.analysis.study import command_line, study_of
+from normbench.analysis.study import study_of
 from normbench.analysis.tables import commits, scale
-from normbench.errors import one_line
+from normbench.cli import one_line, study_command
 
 
 @one_line
 def main() -> None:
-    arguments = command_line(__doc__, "folder that holds runs.csv and takes the figures (results/STUDY)").parse_args()
+    arguments = study_command(__doc__, "folder that holds runs.csv and takes the figures (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to)
     runs, footer = study.runs, f"{scale(study.runs)}; commit {commits(study.runs)}"
     wanted = study.says("figure") or {}

@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.errors import CommandLine, InputError, choices_text, one_line
+from normbench.cli import CommandLine, one_line
+from normbench.errors import InputError, choices_text
 from normbench.probes import Findings, inputs, keep
 
 # A probe: overrides → Findings. To add one: a function in normbench/probes/ and a line here.

@@ -5,16 +5,16 @@ python scripts/table.py somewhere                       → somewhere/summary.md
 """
 
 from normbench.analysis.claims import decide
-from normbench.analysis.study import command_line, study_of
+from normbench.analysis.study import study_of
 from normbench.analysis.tables import rates, rates_summary, summary
-from normbench.errors import one_line
+from normbench.cli import one_line, study_command
 from normbench.records.directory import OVER, plainly
 from normbench.runs.collect import write
 
 
 @one_line
 def main() -> None:
-    arguments = command_line(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
+    arguments = study_command(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to)
     verdicts = decide(study.claims, study.runs)
     text = summary(study.name, study.title, study.runs, verdicts)

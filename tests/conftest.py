@@ -11,7 +11,7 @@ from small_runs import TINY
 from training_runs import SMALL, metrics
 
 from normbench import data
-from normbench.cli import normalize, plan
+from normbench.config.overrides import normalize, plan
 from normbench.runs.run import execute
 
 ROOT = Path(__file__).parents[1]

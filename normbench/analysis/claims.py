@@ -58,7 +58,7 @@ from normbench.analysis.statistics import (
     t_test,
     tost,
 )
-from normbench.config import NOT_NEGATIVE, POSITIVE, Check, number, one_of, text
+from normbench.config.checks import NOT_NEGATIVE, POSITIVE, Check, number, one_of, text
 from normbench.errors import InputError, choices_text
 from normbench.records.directory import OVER
 

@@ -19,7 +19,7 @@ from matplotlib.transforms import ScaledTranslation
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.optimize import isotonic_regression
 
-from normbench.norms.facts import FACTS
+from normbench.facts import FACTS
 
 AXIS_LABELS = {
     "batch_size": "batch size (images)",

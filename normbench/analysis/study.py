@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +10,9 @@ from yaml import YAMLError
 
 from normbench.analysis.claims import Claim, parse_claims
 from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OTHER
-from normbench.config import conf_dir
-from normbench.errors import CommandLine, UserError
-from normbench.runs.collect import read, study_file, study_names
+from normbench.config.files import study_file, study_names, study_title
+from normbench.errors import UserError
+from normbench.runs.collect import read
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 NEEDED = (
@@ -53,9 +52,7 @@ class Study:
         """The sentences at the head of the experiment file, below the command and its time."""
         if self.file is None:
             return f"The runs in the folder {self.name}."
-        lines = (conf_dir() / "experiment" / f"{self.name}.yaml").read_text().splitlines()
-        head = [line[1:].removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), lines)]
-        return "\n".join(line for line in head if not line.startswith(("@package", "python ", "make ", "(")))
+        return study_title(self.name)
 
     @property
     def claims(self) -> list[Claim]:
@@ -78,14 +75,3 @@ def study_of(target: str, folder: Path | None) -> Study:
     except YAMLError as error:
         raise UserError(f"experiment {target}: {' '.join(str(error).split())}") from None
     return Study(target, folder or Path("results", target), file)
-
-
-def command_line(doc: str, to: str, target: str = "a study, or a folder with runs.csv") -> CommandLine:
-    """What the scripts take: a study or folder, `target`, and its tables' folder, `to`: what `study_of` asks for.
-
-    doc: of the script. to, target: what they are to it.
-    """
-    parser = CommandLine(doc)
-    parser.add_argument("target", help=target)
-    parser.add_argument("--to", type=Path, help=to)
-    return parser

@@ -2,9 +2,8 @@
 
 from torch import nn
 
+from normbench.config.keys import SHORTCUTS
 from normbench.errors import InputError, choices_text
-
-SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 
 
 def block_shapes(widths, blocks_per_stage: int) -> list[tuple[int, int, int]]:

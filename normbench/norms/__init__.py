@@ -1,25 +1,13 @@
 """Normalization methods: a family a file (batch, sample, weight), the layers that all start from in plain.
 
-facts.py says what is known of each without torch; method.py what a method may replace, and its life; methods.py is the
-table NORMS; factory.py what models ask for their layers; convert.py puts a method into other people's models.
-Importing this package takes no torch: what needs it is loaded when it is asked for.
+method.py says what a method may replace, and its life; methods.py is the table NORMS; factory.py what models ask for
+their layers; convert.py puts a method into other people's models. What is known of a method without its layers stands
+in normbench/facts.py.
 """
 
-from importlib import import_module
-
-_HOMES = {
-    "ACTIVATIONS": "factory",
-    "Layers": "factory",
-    "Method": "method",
-    "NORMS": "methods",
-    "get_method": "methods",
-    "convert_norms": "convert",
-}
+from normbench.norms.convert import convert_norms
+from normbench.norms.factory import ACTIVATIONS, Layers
+from normbench.norms.method import Method
+from normbench.norms.methods import NORMS, get_method
 
 __all__ = ["ACTIVATIONS", "NORMS", "Layers", "Method", "convert_norms", "get_method"]
-
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

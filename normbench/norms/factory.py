@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from normbench.config.keys import NORM_POSITIONS
 from normbench.errors import InputError, choices_text
 from normbench.norms.methods import get_method, require_options
 from normbench.norms.plain import Concatenate, Dropout, PadShortcut
@@ -17,8 +18,6 @@ ACTIVATIONS: dict[str, Callable] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
 }
-
-NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
 
 
 class Layers:

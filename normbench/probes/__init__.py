@@ -11,11 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from normbench.analysis.figures import save
-from normbench.cli import normalize, plan
-from normbench.config import cpu_threads, resolve
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.records.directory import plainly
 from normbench.records.environment import environment
 from normbench.runs.collect import write
+from normbench.training.machine import cpu_threads
 
 
 @dataclass(frozen=True)

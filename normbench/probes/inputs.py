@@ -18,13 +18,14 @@ from torch import nn
 from normbench.analysis import drawing
 from normbench.analysis.statistics import t_interval
 from normbench.analysis.tables import markdown
-from normbench.config import cpu_threads
 from normbench.data.inputs import KINDS, Inputs
 from normbench.errors import UserError
 from normbench.probes import Findings, configurations
 from normbench.random import derive
 from normbench.runs.run import dataset
+from normbench.tasks.classify import mean_losses
 from normbench.training.loop import DTYPES, INIT_IMAGES, starting_network
+from normbench.training.machine import cpu_threads
 
 # What a probe measures unless other values are typed. Every seed sees the same images.
 DEFAULTS = (

@@ -8,7 +8,6 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
@@ -109,6 +108,8 @@ class RunDirectory:
         self._write("result.json", _json(result))
 
     def save_checkpoint(self, state: dict) -> None:
+        import torch  # what is only looked at does without
+
         # Through memory: torch's own file writer hides the reason of a failed write.
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -116,6 +117,8 @@ class RunDirectory:
 
     def load_checkpoint(self) -> dict | None:
         """The last checkpoint, or None. It holds tensors and plain values only, and is loaded as such."""
+        import torch
+
         try:
             return torch.load(self.path / "checkpoint.pt", map_location="cpu", weights_only=True)
         except FileNotFoundError:

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
-from normbench.config import flatten
+from normbench.config.files import flatten
 from normbench.norms.plain import Norm
 from normbench.records.directory import RunDirectory, plainly
 

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +13,15 @@ from yaml import YAMLError
 
 from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME, of_configuration
 from normbench.analysis.statistics import best_of, mcnemar
-from normbench.cli import normalize, plan
-from normbench.config import (
-    CORRUPTIONS,
-    GROUPS,
-    choices,
-    conf_dir,
-    default_config,
-    flatten,
-    samples_per_epoch,
-)
-from normbench.errors import InputError, UserError, choices_text
-from normbench.norms.facts import facts_of
+from normbench.config.files import GROUPS, choices, default_leaves, study_file, study_names
+from normbench.config.identity import identity
+from normbench.config.keys import BY_MACHINE, KEYS
+from normbench.config.overrides import normalize, plan
+from normbench.errors import UserError
+from normbench.facts import facts_of
 from normbench.records.directory import OVER, RunDirectory, plainly
-from normbench.records.identity import identity
 from normbench.runs.sweep import runs_of
 
-# Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
-MACHINE = ("stack", "precision")
 # What a command says of its machine alone.
 FOLDERS = r" (output|data\.root)=\S+"
 WHOLE = (
@@ -46,17 +36,6 @@ WHOLE = (
     "stack",
     "threads",
 )
-
-
-def study_names() -> list[str]:
-    return choices("experiment")
-
-
-def study_file(name: str):
-    """The experiment file of a study. Raises InputError for a name that there is not."""
-    if name not in study_names():
-        raise InputError("study", name, f"neither a folder of runs nor a study; {choices_text(name, study_names())}")
-    return OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml")
 
 
 def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -97,14 +76,13 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
 
 
 def _leaves(config, directory: RunDirectory | None = None) -> dict[str, object]:
-    """The identity of a run, with what follows from the rest of it left out."""
+    """The identity of a run, without what follows from the rest of it, as it does where the user leaves it alone."""
     leaves = identity(config, _environment(directory).get("processes", 1) if directory else 1)
-    if leaves["optim.warmup_samples"] == config.epochs * samples_per_epoch(config) // 20:
-        leaves["optim.warmup_samples"] = "5 %"
-    for key in CORRUPTIONS:
-        if leaves.get(f"data.test_{key}") == leaves.get(f"data.{key}"):  # as the user left it
-            leaves[f"data.test_{key}"] = None
-    return leaves
+    return leaves | {
+        key.name: key.alone
+        for key in KEYS.values()
+        if key.name in leaves and not key.by_machine and key.followed(leaves[key.name], config)
+    }
 
 
 def _folders(folder) -> list[tuple[RunDirectory, object]]:
@@ -142,7 +120,8 @@ def _planned(study: str, output: str, overrides: Sequence[str]) -> list[tuple[di
 
 
 def _essence(leaves: dict) -> str:
-    return str(sorted((key, str(value)) for key, value in leaves.items() if key not in MACHINE))
+    """A run's identity less what its machine settled, which one that has not run it cannot tell."""
+    return str(sorted((key, str(value)) for key, value in leaves.items() if key not in BY_MACHINE))
 
 
 def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict]:
@@ -266,13 +245,7 @@ def _named(key: str, runs: list[dict]) -> bool:
     if group not in GROUPS or group == "norm" or option == "name":
         return False
     files = [(leaves.get(f"{group}.name"), leaves.get(key)) for leaves in runs]
-    return all(name in choices(group) and _own(group, name).get(key) == value for name, value in files)
-
-
-@cache
-def _own(group: str, choice: str) -> dict[str, object]:
-    """The keys and values of a choice's file."""
-    return flatten(default_config({group: choice}))
+    return all(name in choices(group) and default_leaves(((group, name),)).get(key) == value for name, value in files)
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

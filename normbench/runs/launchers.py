@@ -1,4 +1,4 @@
-"""Hydra's launchers: which there are, what each has to be told, how the work of one is stopped."""
+"""Hydra's launchers: what each has to be told, how the work of one is stopped."""
 
 import multiprocessing
 import os
@@ -11,28 +11,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError
 from normbench.signals import Stopped
 
-# Launcher → the extra of pyproject.toml that installs it.
-EXTRAS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 CONNECT_SECONDS = 5.0  # for a Ray cluster to answer; Ray itself tries for two minutes
 CHECKPOINT_SECONDS = 20.0  # for the workers of a stopped sweep to reach the end of a step and keep it
-
-
-def check(name: str) -> None:
-    """Raise InputError for a launcher that is unknown or not installed."""
-    Plugins.instance()  # registers what is installed
-    installed = {file.removesuffix(".yaml") for file in ConfigStore.instance().list("hydra/launcher")}
-    if name in installed:
-        return
-    if name in EXTRAS:
-        raise InputError("hydra/launcher", name, f"not installed; pip install 'normbench[{EXTRAS[name]}]'")
-    raise InputError("hydra/launcher", name, f"unknown launcher; {choices_text(name, {*EXTRAS, *installed})}")
 
 
 def prepare(kind: str, launcher, task, runs: list, count: int) -> tuple[object, list[list[str]]]:

@@ -1,11 +1,11 @@
 """What a command prints at the end: the result of a run, the table of a sweep."""
 
-import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from normbench.processes import first
 from normbench.records.directory import OVER
 from normbench.runs.sweep import Run
 from normbench.training.progress import duration
@@ -44,7 +44,7 @@ def accuracy(result: dict, key: str) -> str:
 
 def print_line(result: dict) -> None:
     """One line for a run that is over."""
-    if int(os.environ.get("RANK", 0)):
+    if not first():
         return
     again = "finished earlier; " if result.get("repeated") else ""
     _console().print(
@@ -67,7 +67,7 @@ def statuses(result: dict) -> str:
 
 def print_run(result: dict, config) -> None:
     """The result of a single run: a row a replicate."""
-    if int(os.environ.get("RANK", 0)):
+    if not first():
         return
     console = _console()
     columns = {key: words for key, words in ACCURACIES.items() if key in result["replicates"][0]}
@@ -163,7 +163,7 @@ def print_sweep(runs: list[Run]) -> int:
             "–" if speed is None else f"{speed:,.0f}",
             duration(result["seconds"]),
         )
-    if int(os.environ.get("RANK", 0)) == 0:
+    if first():
         folders = [str(run.directory.path) for run in runs]
         console.print(table)
         console.print(

@@ -2,27 +2,27 @@
 
 from contextlib import nullcontext
 
-from normbench.config import resolve
+from normbench.config.identity import run_id
 from normbench.errors import UserError
 from normbench.measures import MEASURES
 from normbench.processes import Processes, join, launched, leave
 from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
-from normbench.records.identity import run_id
 from normbench.signals import stop_requests
 from normbench.tasks import make_task
+from normbench.tasks.build import check_network
 from normbench.training.machine import cpu_threads, make_ready, peak_memory_mb
 from normbench.training.session import Session
 
 
 def execute(config) -> dict:
-    """Do the run that a composed configuration describes, or what is left of it; returns the content of result.json.
+    """Do the run that a resolved configuration describes, or what is left of it; returns the content of result.json.
 
     A finished run is not repeated (`force=true` redoes it): its result comes back with `repeated` set. A stopped one
     goes on from its checkpoint. Raises UserError for what the user has to mend, Stopped after a signal. Any other error
     is recorded as status `failed`, then raised.
     """
-    config = resolve(config, launched())
+    check_network(config, launched())
     processes, device = join(config.device)
     directory = RunDirectory(config.output, run_id(config, processes.count))
     try:
@@ -38,7 +38,7 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
         return earlier | {"repeated": True}
 
     make_ready(config, device)
-    measurement = MEASURES[config.measure.name if "measure" in config else "train"]
+    measurement = MEASURES[config.measure.name]
     seeds = range(config.seed, config.seed + config.replicates)
     tasks = [
         make_task(config, seeds[start : start + config.stack], device, processes)

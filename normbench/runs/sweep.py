@@ -14,12 +14,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from normbench.cli import Job
-from normbench.config import conf_dir, resolve, samples_per_epoch
+from normbench.config.files import conf_dir
+from normbench.config.identity import run_id
+from normbench.config.overrides import Job
+from normbench.config.resolve import resolve
+from normbench.config.sizes import samples_per_epoch
 from normbench.errors import UserError
-from normbench.processes import launched
+from normbench.processes import first, launched
 from normbench.records.directory import OVER, Busy, RunDirectory, plainly
-from normbench.records.identity import run_id
 from normbench.runs import launchers
 from normbench.signals import Stopped
 from normbench.training.progress import duration
@@ -47,7 +49,7 @@ class Run:
 
 
 def runs_of(jobs: list[Job]) -> list[Run]:
-    """The runs of a sweep, each once. Raises InputError for the first mistake in any of them."""
+    """The runs of a sweep, each once. Raises InputError for the first mistake in any of their configurations."""
     runs = {}
     for job in jobs:
         config = resolve(job.config, launched())
@@ -56,13 +58,35 @@ def runs_of(jobs: list[Job]) -> list[Run]:
     return list(runs.values())
 
 
+def check_networks(runs: list[Run]) -> None:
+    """Raise InputError for the first network that cannot be built, of the runs that are not over."""
+    if left := _left(runs):
+        from normbench.tasks.build import check_network
+
+        for run in left:
+            check_network(run.config, launched())
+
+
+def run_alone(run: Run) -> dict:
+    """What is left of one run, in this process; returns the content of result.json. Raises what `execute` does."""
+    if not _left([run]):
+        return run.directory.result() | {"repeated": True}
+    from normbench.runs.run import execute
+
+    return execute(run.config)
+
+
+def _left(runs: list[Run]) -> list[Run]:
+    """Those that something has to be done for. torchrun's processes must all take the same: there, every run."""
+    return [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
+
+
 def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
     """Do what is left of the runs, through the launcher that for_hydra names; what fails stops nothing.
 
     Runs that another process is working on are waited for, and taken over if it stops. Raises Stopped after a signal.
     """
-    # torchrun's processes must all take the same runs: there, each run decides for itself that it is over.
-    todo = [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
+    todo = _left(runs)
     watch = Watch(runs, todo)
     while todo:
         before = _stamps(todo, "result.json")
@@ -103,16 +127,19 @@ def _freed(busy: list[Run]) -> list[Run]:
     return []
 
 
-def attempt(config) -> dict:
-    """One run, in whatever process the launcher gives it. Its failure is told and returned, never raised."""
+def attempt(config, settled=None) -> dict:
+    """One run, in whatever process the launcher gives it. Its failure is told and returned, never raised.
+
+    config: composed. settled: the same resolved, if this is the machine that did it: another one may settle otherwise.
+    """
     from normbench.runs.report import print_line
     from normbench.runs.run import execute
 
     outcome = {}
     try:
-        settled = resolve(config, launched())
+        settled = settled or resolve(config, launched())
         outcome = {"run_id": run_id(settled, launched())}
-        print_line(execute(config))
+        print_line(execute(settled))
         return outcome
     except Busy:
         return outcome | {"status": "busy"}
@@ -151,7 +178,7 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
         if launched() > 1 and not inside:
             raise UserError(f"hydra/launcher={name}: torchrun's processes share one machine; leave the launcher out")
         kind = config.hydra.launcher._target_.rpartition(".")[2]
-        task = watch.between(attempt) if inside else attempt
+        task = watch.between(_in_turn(runs)) if inside else attempt
         with plainly(config.hydra.sweep.dir):
             Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         callbacks.on_multirun_start(config=config, config_name="config")
@@ -173,6 +200,12 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
         callbacks.on_multirun_end(config=config, config_name="config")
     outcomes = [job.return_value for job in returns]
     return outcomes, None
+
+
+def _in_turn(runs: list[Run]):
+    """The task of a launcher that takes the runs one after the other, here: each is resolved already."""
+    settled = iter([run.config for run in runs])
+    return lambda config: attempt(config, next(settled))
 
 
 def _begun(runs: list[Run]) -> list[int | None]:
@@ -197,7 +230,7 @@ class Watch:
     def __init__(self, runs: list[Run], todo: list[Run]):
         self.runs, self.todo, self.ended, self.started = runs, todo, 0, time.monotonic()
         self.begun, self.before = _begun(runs), _stamps(todo, "result.json")
-        self.quiet = runs[0].config.logging.progress == "none" or int(os.environ.get("RANK", 0)) > 0
+        self.quiet = runs[0].config.logging.progress == "none" or not first()
         if len(todo) < len(runs):
             self._say(f"sweep: {len(runs) - len(todo)} of {len(runs)} runs were over already")
 

@@ -56,4 +56,4 @@ TASKS: dict[str, Callable[..., Task]] = {"classify": Classify}
 
 def make_task(config, seeds, device: str, processes: Processes = ALONE, data=None) -> Task:
     """The task of a resolved configuration. data: in place of what the configuration would load, or None."""
-    return TASKS[config.task.name if "task" in config else "classify"](config, seeds, device, processes, data)
+    return TASKS[config.task.name](config, seeds, device, processes, data)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from normbench.cli import normalize, plan
-from normbench.config import CHECKS, CORRUPTIONS, GROUPS, NOT_IDENTITY, choices, conf_dir, flatten, norm_checks, resolve
+from normbench.config.files import GROUPS, choices, conf_dir, flatten
+from normbench.config.keys import CHECKS, CORRUPTIONS, NOT_IDENTITY, norm_checks
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.errors import InputError
 from normbench.norms import NORMS
 
@@ -280,7 +282,7 @@ def test_threads_of_a_run():
     code = """
 import torch
 from omegaconf import OmegaConf
-from normbench.config import cpu_threads
+from normbench.training.machine import cpu_threads
 torch.set_num_threads(2)
 print(*(cpu_threads(OmegaConf.create({"threads": n})) for n in (0, 2)))
 """

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from normbench.cli import normalize, plan
-from normbench.config import GROUPS, choices, resolve
+from normbench.config.files import GROUPS, choices
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.data import Dataset, load_dataset, prepare
 from normbench.data.cache import LOADING
 from normbench.measures.train import train

@@ -7,8 +7,9 @@ import shlex
 import pytest
 from omegaconf import OmegaConf
 
-from normbench.cli import normalize, plan
-from normbench.config import GROUPS, choices, conf_dir, default_choices, resolve
+from normbench.config.files import GROUPS, choices, conf_dir, default_choices
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 
 # A choice of each group that is not the default.
 OTHER = {

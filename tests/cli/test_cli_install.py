@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from normbench import __main__
-from normbench.config import GROUPS, choices
+from normbench.config.files import GROUPS, choices
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normbench.cli import plan
+from normbench.config.overrides import plan
 from normbench.runs.report import accuracy, mean_text, print_sweep, statuses
 from normbench.runs.sweep import runs_of
 

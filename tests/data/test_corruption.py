@@ -9,8 +9,8 @@ import torch
 from scipy import stats
 
 from normbench import data
-from normbench.cli import normalize, plan
-from normbench.config import resolve
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.data import Dataset, channel_moments, corruption, prepare
 from normbench.data.corruption import CHUNK, NOISES, brightness, corrupted, mislabelled, non_uniformity
 from normbench.errors import InputError

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from training_runs import SMALL, outcomes
 
 from normbench.analysis.lr_curve import LrTest, divergence
-from normbench.cli import normalize, plan
-from normbench.config import make_model, resolve
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.data import load_dataset
 from normbench.data.epoch import Epoch, with_border
 from normbench.data.inputs import Inputs
@@ -25,6 +25,7 @@ from normbench.measures.range_test import HIGH, LOW, STEPS, find_lr
 from normbench.random import derive
 from normbench.signals import Stopped
 from normbench.tasks import classify
+from normbench.tasks.build import make_model
 from normbench.training.session import Session
 
 RATES = np.geomspace(LOW, HIGH, STEPS)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from normbench import norms
+from normbench.facts import FACTS, Facts, facts_of
 from normbench.models import build_model
 from normbench.norms import NORMS, Layers
 from normbench.norms.batch import BatchNorm
-from normbench.norms.facts import FACTS, Facts, facts_of
 
 CONF = Path(__file__).parents[2] / "conf" / "norm"
 
@@ -55,7 +55,7 @@ def test_images_that_a_statistic_takes():
 
 
 def test_facts_take_no_torch():
-    code = "import sys, normbench.norms.facts; assert 'torch' not in sys.modules"
+    code = "import sys, normbench.facts; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from normbench.training.loop import starting_network
 from omegaconf import OmegaConf
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from normbench.config import resolve
+from normbench.config.resolve import resolve
 from normbench.data.inputs import KINDS
 from normbench.errors import InputError, UserError
 from normbench.models import build_model
@@ -29,7 +30,6 @@ from normbench.probes.inputs import (
     probe,
 )
 from normbench.random import derive
-from normbench.training.loop import starting_network
 
 
 def normal(*shape, seed=0):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from normbench.config import CHECKS, NOT_IDENTITY, resolve
-from normbench.records.identity import identity, run_id
+from normbench.config.identity import identity, run_id
+from normbench.config.keys import CHECKS, NOT_IDENTITY
+from normbench.config.resolve import resolve
 
 # Key → another valid value; and the choices that the key needs.
 CHANGES = {
@@ -237,9 +238,9 @@ def test_a_name_is_a_folder_name_whatever_the_values(base):
 def test_a_name_is_the_same_in_every_process(compose):
     expected = run_id(resolve(compose("norm=group", "optim.milestones=[0.3,0.6]", "device=cpu")))
     code = """
-from normbench.cli import plan
-from normbench.config import resolve
-from normbench.records.identity import run_id
+from normbench.config.overrides import plan
+from normbench.config.resolve import resolve
+from normbench.config.identity import run_id
 jobs, _, _ = plan(["optim.milestones=[0.3,0.6]", "device=cpu", "norm=group"], False)
 print(run_id(resolve(jobs[0].config)))
 """

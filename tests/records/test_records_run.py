@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from small_runs import without_times
 
 from normbench.__main__ import main
-from normbench.config import resolve
+from normbench.config.identity import run_id
+from normbench.config.resolve import resolve
 from normbench.records.directory import METRICS
-from normbench.records.identity import run_id
 from normbench.runs.run import execute
 
 

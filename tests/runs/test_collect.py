@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from normbench.analysis.columns import COUNTED, CURVES
 from normbench.analysis.study import study_of
-from normbench.cli import normalize, plan
+from normbench.config.overrides import normalize, plan
 from normbench.errors import InputError, UserError
 from normbench.records.directory import OVER
 from normbench.runs.collect import _named, collect, read, write

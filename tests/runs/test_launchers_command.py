@@ -10,7 +10,8 @@ from hydra.core.plugins import Plugins
 from launching import ROOT, Sweep
 from omegaconf import OmegaConf
 
-from normbench.cli import normalize, parse_flags, plan
+from normbench.cli import parse_flags
+from normbench.config.overrides import normalize, plan
 from normbench.errors import InputError
 from normbench.runs import launchers
 

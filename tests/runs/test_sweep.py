@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from small_runs import MEASURED
 
-from normbench.cli import normalize, plan
+from normbench.config.overrides import normalize, plan
 from normbench.records.directory import RunDirectory
 from normbench.runs.collect import collect
 from normbench.runs.sweep import runs_of

@@ -9,9 +9,9 @@ from small_runs import TINY
 from normbench.analysis.figures import save
 from normbench.analysis.lr_curve import LrTest, suggest
 from normbench.analysis.lr_figure import lr_figure
-from normbench.cli import normalize, plan
-from normbench.config import resolve
-from normbench.records.identity import run_id
+from normbench.config.identity import run_id
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 
 COLUMNS = ["seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"]
 # Brightness is told within a few steps.

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normbench.cli import normalize, plan
-from normbench.config import make_model, resolve
+from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.data import load_dataset
 from normbench.norms import NORMS
 from normbench.norms.plain import Conv2d, Linear
 from normbench.random import derive
+from normbench.tasks.build import make_model
 from normbench.training.optimizer import (
     clip_gradients,
     gradient_norms,

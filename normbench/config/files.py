@@ -1,0 +1,109 @@
+"""The folder conf/: the groups and their choices, what each file says, and the comments in it that users read."""
+
+from functools import cache
+from itertools import dropwhile, takewhile
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from normbench.errors import InputError, choices_text
+
+GROUPS = ("model", "norm", "data", "augment", "optim", "task", "measure", "experiment")
+# Where the head of an experiment file has the command and its time, before it says what the study is about.
+PRELUDE = ("@package", "python ", "make ", "(about ")
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a config group: the names of its files."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@cache
+def _load(relative: str) -> DictConfig:
+    return OmegaConf.load(conf_dir() / relative)
+
+
+def default_config(chosen: dict[str, str]) -> DictConfig:
+    """config.yaml with these choices of its groups and no other change, interpolations unresolved."""
+    base = _load("config.yaml")
+    config = OmegaConf.create({key: value for key, value in base.items() if key not in ("defaults", "hydra")})
+    for group, choice in chosen.items():
+        config = OmegaConf.merge(config, {group: choice_config(group, choice)})
+    return config
+
+
+@cache
+def choice_config(group: str, choice: str) -> DictConfig:
+    """The file of a choice, after the one that it builds on, if it does (`defaults`, as Hydra has it)."""
+    own = _load(f"{group}/{choice}.yaml")
+    bases = [choice_config(group, base) for base in own.get("defaults", []) if base != "_self_"]
+    return OmegaConf.merge(*bases, {key: value for key, value in own.items() if key != "defaults"})
+
+
+@cache
+def default_leaves(chosen: tuple[tuple[str, str], ...]) -> dict[str, object]:
+    """Dotted key → value of `default_config`. chosen: pairs of a group and its choice; unknown choices add nothing."""
+    return flatten(default_config({group: choice for group, choice in chosen if choice in choices(group)}))
+
+
+def default_choices() -> dict[str, str]:
+    """Group → choice, of config.yaml's defaults list."""
+    entries = [dict(entry) for entry in _load("config.yaml").defaults if isinstance(entry, DictConfig)]
+    return {group: choice for entry in entries for group, choice in entry.items() if group in GROUPS and choice}
+
+
+def flatten(config, prefix="") -> dict[str, object]:
+    """Dotted key → value of the leaves; lists count as leaves."""
+    leaves = {}
+    for key, value in config.items():
+        if isinstance(value, DictConfig | dict):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+    return leaves
+
+
+def documented(relative: str, without: tuple[str, ...] = ()) -> list[str]:
+    """The lines of a file of conf/, comments included, of all its top-level keys but those in `without`.
+
+    What stands before the first key, such as the head of the file, belongs to none.
+    """
+    text = (conf_dir() / relative).read_text()
+    lines = text.splitlines()
+    keys = [key for key, _ in yaml.compose(text, yaml.SafeLoader).value]
+    ends = [key.start_mark.line for key in keys[1:]] + [len(lines)]
+    kept = [
+        line
+        for key, end in zip(keys, ends, strict=True)
+        if key.value not in without
+        for line in lines[key.start_mark.line : end]
+    ]
+    while kept and not kept[-1]:  # the space before a key that is left out
+        kept.pop()
+    return kept
+
+
+def study_names() -> list[str]:
+    """The studies: the experiment files."""
+    return choices("experiment")
+
+
+def study_file(name: str) -> DictConfig:
+    """The experiment file of a study. Raises InputError for a name that there is not, YAMLError for what is no YAML."""
+    if name not in study_names():
+        raise InputError("study", name, f"neither a folder of runs nor a study; {choices_text(name, study_names())}")
+    return OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml")
+
+
+def study_title(name: str) -> str:
+    """The sentences at the head of a study's experiment file, below the command and its time."""
+    lines = (conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    head = [line[1:].removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+    return "\n".join(dropwhile(lambda line: line.startswith(PRELUDE), head))

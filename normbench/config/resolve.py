@@ -1,0 +1,90 @@
+"""A composed configuration checked, key by key and as a whole, and settled.
+
+Every check ends in an InputError that names the key, the value and the choices, before any work starts.
+"""
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from normbench.config.files import choices, flatten
+from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_keys
+from normbench.config.sizes import IMAGES, samples_per_epoch, train_images
+from normbench.errors import InputError, UserError, choices_text
+from normbench.facts import facts_of
+
+# What an experiment file says beside the configuration of its runs.
+OF_A_STUDY = ("grids", "claims", "figure", "tunes")
+
+
+def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
+    """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
+
+    config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in
+    which every key has settled (normbench.config.keys), less what an experiment file says about its study; resolving
+    it again changes nothing. Whether the network can be built shows normbench.tasks.build. Raises InputError.
+    """
+    config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
+    try:
+        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:  # an interpolation that the user wrote
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    keys = KEYS | method_keys(_chosen(config, "norm")) | measure_keys(_chosen(config, "measure"))
+    keys |= model_keys(_chosen(config, "model"))
+    leaves = flatten(config)
+    _check_keys(leaves, keys)
+    _check_data(config)
+    _check_batch(config, processes)
+    if config.optim.get("nesterov") and config.optim.momentum == 0:
+        raise InputError("optim.nesterov", True, "needs optim.momentum > 0")
+    for key in keys.values():
+        if key.name in leaves:
+            OmegaConf.update(config, key.name, key.settled(config, processes))
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def _chosen(config, group: str) -> str:
+    """The choice of a group. Raises InputError for one without a file."""
+    name = config.get(group, {}).get("name")
+    if name not in choices(group):
+        raise InputError(f"{group}.name", name, choices_text(name, choices(group)))
+    return name
+
+
+def _check_keys(leaves: dict[str, object], keys: dict[str, Key]) -> None:
+    for name, value in leaves.items():
+        if name not in keys:
+            raise InputError(name, value, f"unknown key; {choices_text(name, keys)}")
+        if wrong := keys[name].check(value):
+            raise InputError(name, value, wrong)
+
+
+def _check_data(config) -> None:
+    data, (train, test) = config.data, IMAGES[config.data.name]
+    if data.name == "cifar10" and data.root is None:
+        raise InputError("data.root", None, "must be the folder of the data")
+    if data.val_size >= train:
+        raise InputError(
+            "data.val_size", data.val_size, f"{data.name} has {train} training images; at most {train - 1}"
+        )
+    if (data.train_size or 1) > train - data.val_size:
+        raise InputError(
+            "data.train_size", data.train_size, f"the training split has {train - data.val_size} images, or null"
+        )
+    if (data.test_size or 1) > test:
+        raise InputError("data.test_size", data.test_size, f"{data.name} has {test} test images, or null")
+    if config.batch_size > train_images(config):
+        raise InputError("batch_size", config.batch_size, f"the training split has {train_images(config)} images")
+    total = config.epochs * samples_per_epoch(config)
+    if (config.optim.warmup_samples or 0) >= total:
+        raise InputError("optim.warmup_samples", config.optim.warmup_samples, f"training sees {total} samples in all")
+
+
+def _check_batch(config, processes: int) -> None:
+    if config.batch_size % processes:
+        raise InputError("batch_size", config.batch_size, f"must be divided by the {processes} processes that share it")
+    if processes > 1 and config.evaluation.suggest_lr:
+        raise InputError("evaluation.suggest_lr", True, "is for a single process")
+    option, share = facts_of(config.norm.name).images_option, config.batch_size // processes
+    if option is not None and (config.norm[option] < 1 or share % config.norm[option]):
+        raise InputError(f"norm.{option}", config.norm[option], f"must divide batch_size={share}")

@@ -1,0 +1,65 @@
+"""The network of a configuration: built, and tried before any work starts."""
+
+from functools import cache
+
+import torch
+from omegaconf import OmegaConf
+
+from normbench.config.sizes import LABELS
+from normbench.errors import InputError
+from normbench.models import build_model
+from normbench.norms import Layers
+
+SIZE = 32  # pixels, of images that no schedule resizes
+
+
+def norm_options(config) -> dict:
+    """The options of a configuration's method."""
+    return {key: value for key, value in config.norm.items() if key != "name"}
+
+
+def make_model(config, seeds):
+    """The network of a resolved configuration, a replicate a seed, on the CPU in float32. Raises InputError."""
+    options = {
+        key: value for key, value in config.model.items() if key not in ("name", "activation", "zero_init_residual")
+    }
+    layers = Layers(
+        config.norm.name,
+        norm_options(config),
+        replicates=len(seeds),
+        activation=config.model.activation,
+        zero_init_residual=config.model.zero_init_residual,
+    )
+    return build_model(config.model.name, layers, seeds, num_classes=LABELS[config.data.labels], **options)
+
+
+def check_network(config, processes: int = 1) -> None:
+    """Build the network of a resolved configuration and train it on nothing once: what no key alone shows.
+
+    processes: how many share each batch. Options out of range and statistics of a single value end in an InputError,
+    and so does the smallest size of progressive resizing if the network cannot take it.
+    """
+    sizes = {size for _, size in config.augment.resize or []} | {SIZE}
+    for size in (SIZE, min(sizes)):  # what is wrong with the model alone, then what a small size adds
+        batch = min(config.batch_size // processes, 2)
+        try:
+            _try(OmegaConf.to_yaml(config.model), OmegaConf.to_yaml(config.norm), batch, size)
+        except (InputError, RuntimeError) as error:
+            if size == SIZE:
+                raise
+            raise InputError(
+                "augment.resize", size, f"too small for model={config.model.name}, norm={config.norm.name} ({error})"
+            ) from None
+
+
+@cache
+def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> None:
+    config = OmegaConf.create(
+        {"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml), "data": {"labels": "class"}}
+    )
+    model = make_model(config, [0])
+    try:
+        with torch.no_grad():
+            model.train()(torch.zeros(batch, 3, size, size))
+    except InputError as error:  # a layer names its own option
+        raise error.within("norm") if error.key in config.norm else error from None
