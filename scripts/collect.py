@@ -5,8 +5,9 @@ python scripts/collect.py outputs --to somewhere        → the same of every ru
 """
 
 from normbench.analysis.study import command_line, study_of
+from normbench.analysis.tables_io import write
 from normbench.errors import one_line
-from normbench.runs.collect import collect, study_names, write
+from normbench.runs.collect import collect, study_names
 
 
 @one_line

@@ -15,12 +15,12 @@ import pandas as pd
 from normbench.analysis.figures import save
 from normbench.analysis.lr_curve import RULES, LrTest, Suggestion, median_rate
 from normbench.analysis.lr_figure import lr_figure
+from normbench.analysis.tables_io import write
 from normbench.cli import normalize, plan
 from normbench.config import resolve
 from normbench.errors import CommandLine, InputError, UserError, choices_text, one_line
 from normbench.records.directory import plainly
 from normbench.records.identity import run_id
-from normbench.runs.collect import write
 from normbench.runs.run import range_test
 from normbench.training.find_lr import HIGH, LOW, STEPS
 

@@ -4,7 +4,8 @@ python scripts/plot.py batch_size                       → results/batch_size/f
 python scripts/plot.py somewhere                        → the same in somewhere/, from its runs.csv
 """
 
-from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
+from normbench.analysis.figures import cost_figure, curves_figure, save, sweep_figure
+from normbench.analysis.panels import default_panels
 from normbench.analysis.study import command_line, study_of
 from normbench.analysis.tables import commits, scale
 from normbench.errors import one_line

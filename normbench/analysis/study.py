@@ -10,23 +10,16 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from normbench.analysis.claims import Claim, parse_claims
-from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OTHER
+from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
+from normbench.analysis.tables_io import complete, read
 from normbench.config import conf_dir
 from normbench.errors import CommandLine, UserError
-from normbench.runs.collect import read, study_file, study_names
+from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE
+from normbench.runs.collect import study_file, study_names  # TO SWITCH: normbench.config.files
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
-NEEDED = (
-    *OTHER,
-    *CONFIGURATION,
-    *ENVIRONMENT,
-    "diverged_epoch",
-    "val_acc",
-    "test_acc",
-    "seconds",
-    "stack",
-    "ms_per_step",
-)
+OF_ANY = (*OTHER, *CONFIGURATION, *ENVIRONMENT, "seconds", "stack", "ms_per_step")
+NEEDED = ("diverged_epoch", OBJECTIVE, HEADLINE, *OF_ANY)  # where there is any training
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,10 @@ class Study:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        return read(self.folder / "runs.csv", NEEDED)
+        path = self.folder / "runs.csv"
+        table = read(path)
+        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != "train" for o in some)
+        return complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
 
     @cached_property
     def curves(self) -> pd.DataFrame:

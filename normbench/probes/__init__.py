@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from normbench.analysis.figures import save
+from normbench.analysis.tables_io import write
 from normbench.cli import normalize, plan
 from normbench.config import cpu_threads, resolve
 from normbench.records.directory import plainly
 from normbench.records.environment import environment
-from normbench.runs.collect import write
 
 
 @dataclass(frozen=True)

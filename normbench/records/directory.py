@@ -13,26 +13,9 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from normbench.errors import UserError
+from normbench.records.metrics import METRICS
 
-OVER = ("finished", "diverged")  # statuses of a run that nothing has to be done for
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
-
-METRICS = (
-    "seed",
-    "epoch",
-    "step",
-    "samples",
-    "lr",
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "val_ece",
-    "grad_norm",
-    "image_size",
-    "epoch_seconds",
-    "seconds",
-)
 
 
 class Busy(UserError):

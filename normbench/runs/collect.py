@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME, of_configuration
-from normbench.analysis.statistics import best_of, mcnemar
+from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, of_configuration
+from normbench.analysis.evidence import best, counted
+from normbench.analysis.statistics import mcnemar
 from normbench.cli import normalize, plan
 from normbench.config import (
     CORRUPTIONS,
@@ -25,8 +26,9 @@ from normbench.config import (
     samples_per_epoch,
 )
 from normbench.errors import InputError, UserError, choices_text
-from normbench.records.directory import OVER, RunDirectory, plainly
+from normbench.records.directory import RunDirectory
 from normbench.records.identity import identity
+from normbench.records.metrics import CURVES, HEADLINE, OBJECTIVE, OVER, PEAK_MEMORY, of_measurements, whole
 from normbench.runs.sweep import runs_of
 
 # Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
@@ -39,11 +41,6 @@ WHOLE = (
     "batch_size",
     "train_size",
     "epochs",
-    "diverged_epoch",
-    "tta_gained",
-    "tta_lost",
-    "steps_to_target",
-    "stack",
     "threads",
 )
 
@@ -73,7 +70,8 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     else:
         study_file(target)
         found = _planned(target, output, overrides)
-    rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study)]
+    outcomes = [o.name for o in of_measurements(leaves.get(MEASUREMENT, "train") for leaves, _, _ in found)]
+    rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study, outcomes)]
     if all(row["status"] == "missing" for row in rows):
         raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
     own = (*CONFIGURATION.values(), "stack", "seed", "replicates", "evaluation.suggest_lr")
@@ -84,14 +82,15 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     differing = sorted(key for key, different in values.items() if len(different) > 1 and key not in own)
     every = [leaves for leaves, _, _ in found]
     differing = [key for key in differing if not _named(key, every)]
-    columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *OUTCOME, "peak_memory_mb"]
+    columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *outcomes, PEAK_MEMORY.name]
     table = pd.DataFrame(
         [{**row, **{key: _scalar(row["leaves"].get(key)) for key in differing}} for row in rows],
         columns=[*columns, *ENVIRONMENT, "error"],
     )
-    for column in WHOLE:
+    for column in (*WHOLE, *whole(outcomes)):
         table[column] = table[column].astype("Int64")
-    table["regret"] = _regret(table)
+    if "regret" in outcomes:
+        table["regret"] = _regret(table)
     curves = [row for directory in {d.path: d for _, d, _ in found}.values() for row in _curves(directory)]
     return table, pd.DataFrame(curves, columns=CURVES)
 
@@ -145,7 +144,7 @@ def _essence(leaves: dict) -> str:
     return str(sorted((key, str(value)) for key, value in leaves.items() if key not in MACHINE))
 
 
-def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict]:
+def _rows(leaves: dict, directory: RunDirectory, study: str | None, outcomes: list[str]) -> list[dict]:
     result = directory.result()
     status = result["status"] if result else directory.status()
     if result is None and status in OVER:  # it ended this moment
@@ -158,7 +157,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
         "leaves": leaves,
         "options": _options(leaves),
         "stats_batch": _stats_batch(leaves),
-        "peak_memory_mb": result.get("peak_memory_mb"),
+        PEAK_MEMORY.name: result.get(PEAK_MEMORY.name),
         "error": result.get("error"),
         **{column: leaves.get(key) for column, key in CONFIGURATION.items() if key},
         **{key: environment.get(key) for key in ENVIRONMENT},
@@ -167,7 +166,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
     by_seed = {entry["seed"]: entry for entry in entries}
     seeds = range(leaves["seed"], leaves["seed"] + leaves["replicates"])
     return [
-        {**common, "seed": seed, "status": status, **{key: by_seed.get(seed, {}).get(key) for key in OUTCOME}}
+        {**common, "seed": seed, "status": status, **{key: by_seed.get(seed, {}).get(key) for key in outcomes}}
         | ({"status": by_seed[seed]["status"]} if seed in by_seed else {})
         for seed in seeds
     ]
@@ -195,22 +194,23 @@ def _regret(table: pd.DataFrame) -> pd.Series:
     three rates, with the best at its edge, or with several runs of a seed at one rate.
     """
     regret = pd.Series(np.nan, table.index)
-    over = table[table["status"].isin(OVER) & table["val_acc"].notna()]
+    over = counted(table)
+    over = over[over[OBJECTIVE].notna()]
     keys = [column for column in of_configuration(over) if column != "lr"]
     for _, group in over.groupby(keys, dropna=False, sort=False):
         rates = np.sort(group["lr"].unique())
         suggested = group["suggested_lr"].dropna().astype(float)
         if len(rates) < 3 or suggested.empty or group.duplicated(["lr", "seed"]).any():
             continue
-        best = best_of(group["val_acc"].astype(float), group["lr"])
-        if best.edge:
+        chosen = best(group, "lr")
+        if chosen.edge:
             continue
-        accuracy = group.set_index(["lr", "seed"])["test_acc"].astype(float)
+        accuracy = group.set_index(["lr", "seed"])[HEADLINE].astype(float)
         away = np.abs(np.subtract.outer(np.log(suggested.to_numpy()), np.log(rates)))
         covered = away.min(axis=1) <= np.diff(np.log(rates)).max() / 2
         for index, rate in zip(suggested.index[covered], rates[away.argmin(axis=1)[covered]], strict=True):
             seed = group["seed"][index]
-            regret[index] = accuracy.get((best.value, seed), np.nan) - accuracy.get((rate, seed), np.nan)
+            regret[index] = accuracy.get((chosen.value, seed), np.nan) - accuracy.get((rate, seed), np.nan)
     return regret
 
 
@@ -246,10 +246,10 @@ def _environment(directory: RunDirectory) -> dict:
 def _curves(directory) -> list[dict]:
     try:
         with open(directory.path / "metrics.csv", newline="") as lines:
-            return [
-                {"run_id": directory.path.name, **{key: row[key] for key in CURVES[1:]}}
-                for row in csv.DictReader(lines)
-            ]
+            rows = csv.DictReader(lines)
+            if not {*CURVES[1:]} <= {*(rows.fieldnames or [])}:  # the series of a probe
+                return []
+            return [{"run_id": directory.path.name, **{key: row[key] for key in CURVES[1:]}} for row in rows]
     except OSError:  # none yet
         return []
 
@@ -274,24 +274,3 @@ def _named(key: str, runs: list[dict]) -> bool:
 def _own(group: str, choice: str) -> dict[str, object]:
     """The keys and values of a choice's file."""
     return flatten(default_config({group: choice}))
-
-
-def write(table: pd.DataFrame, path: Path) -> None:
-    """A table as CSV, numbers to full precision, the same bytes for the same table. Raises UserError."""
-    with plainly(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False, lineterminator="\n")
-
-
-def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A table that `write` wrote. Raises UserError where there is none, or not one with these columns."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such table; scripts/collect.py writes it")
-    types = {"diverged_epoch": "Int64", "seed": "Int64", "error": object}
-    try:
-        table = pd.read_csv(path, dtype=types)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no table that scripts/collect.py wrote ({' '.join(str(error).split())})") from None
-    if lacking := [column for column in columns if column not in table]:
-        raise UserError(f"{path}: no table that scripts/collect.py wrote (without {', '.join(lacking)})")
-    return table

@@ -18,11 +18,12 @@ from normbench.cli import Job
 from normbench.config import conf_dir, resolve, samples_per_epoch
 from normbench.errors import UserError
 from normbench.processes import launched
-from normbench.records.directory import OVER, Busy, RunDirectory, plainly
+from normbench.records.directory import Busy, RunDirectory, plainly
 from normbench.records.identity import run_id
+from normbench.records.metrics import OVER
 from normbench.runs import launchers
 from normbench.signals import Stopped
-from normbench.training.progress import duration
+from normbench.words import duration
 
 POLL_SECONDS = 2.0  # between looks at the folders while other processes work
 

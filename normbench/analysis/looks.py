@@ -1,0 +1,108 @@
+"""Looks: the colour, marker and pattern of a value, the same in every figure of every study."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+
+import matplotlib
+from matplotlib.colors import to_rgb
+
+from normbench.config import choices
+from normbench.data.corruption import NOISES  # TO SWITCH: these names as normbench.config has them
+from normbench.data.inputs import KINDS
+from normbench.data.views import VIEWS
+from normbench.words import typed
+
+RC = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "text.hinting": "none",  # text as wide at 200 dpi and in svg as it was laid out
+    "svg.hashsalt": "normbench",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one value is drawn."""
+
+    colour: str
+    marker: str
+    pattern: str | tuple = "-"
+
+
+# Okabe and Ito's colours, and darker shades of them where those run out. The usual four (batch, group, none, skipinit)
+# are spread in luminance. TO SWITCH: normbench.norms.facts.
+METHODS = {
+    "batch": Look("#0072B2", "o"),
+    "group": Look("#E69F00", "s", (0, (7, 1.5))),
+    "none": Look("#000000", "^", (0, (1, 1.2))),
+    "skipinit": Look("#D55E00", "D", "-."),
+    "ghost_batch": Look("#56B4E9", "h", (0, (4, 1, 1, 1, 1, 1))),
+    "sync_batch": Look("#003F63", "H", (0, (10, 2))),
+    "layer": Look("#009E73", "v", (0, (6, 1, 2, 1))),
+    "layer2d": Look("#00563F", "<", (0, (6, 1, 1, 1))),
+    "instance": Look("#CC79A7", "P", (0, (5, 1))),
+    "weight_norm": Look("#8C8C8C", "p", (0, (3, 1, 1, 1))),
+    "weight_standardization": Look("#8F8500", "X", (0, (8, 1, 1, 1))),
+}
+SPARE = ("batch", "group", "none", "skipinit", "layer", "instance", "weight_standardization", "layer2d")
+SPARE += ("ghost_batch", "sync_batch", "weight_norm")
+SPARE = tuple(METHODS[name] for name in SPARE)  # those that differ most in marker and luminance first
+SECOND = (0, (2.5, 1.5))
+# Column of texts → the values that a configuration may have there, in their order: each has the look of its place.
+CHOICES = {
+    "data.input": KINDS,
+    "data.noise": tuple(NOISES),
+    "data.test_noise": tuple(NOISES),
+    "augment.name": tuple(choices("augment")),
+    "augment.tta": tuple(VIEWS),
+    "model": tuple(choices("model")),
+    "optimizer": tuple(choices("optim")),
+}
+
+
+@contextmanager
+def style():
+    """The looks of this module alone: neither a matplotlibrc gets in nor do ours get out."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def known_looks(column: str) -> dict[str, Look]:
+    """Value → look, of the values of a column that keep theirs wherever they are drawn."""
+    return METHODS if column == "method" else dict(zip(CHOICES.get(column, ()), cycle(SPARE), strict=False))
+
+
+def looks_of(columns: Mapping[str, Iterable]) -> dict[str, dict[str, Look]]:
+    """Column → value as typed → look, of all values that the lines of a figure stand for.
+
+    Known values keep their own, and come first; any others get those looks in turn that none of the known ones has.
+    """
+    names = {column: list(dict.fromkeys(map(typed, values))) for column, values in columns.items()}
+    looks = {
+        column: {name: look for name, look in known_looks(column).items() if name in some}
+        for column, some in names.items()
+    }
+    taken = [look for some in looks.values() for look in some.values()]
+    spare = cycle([look for look in SPARE if look not in taken] or METHODS.values())
+    for column, some in names.items():
+        looks[column] |= {name: next(spare) for name in some if name not in looks[column]}
+    return looks
+
+
+def ink(look: Look) -> tuple:
+    """The colour of a look darkened, for text."""
+    return tuple(0.7 * part for part in to_rgb(look.colour))
