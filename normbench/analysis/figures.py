@@ -10,7 +10,7 @@ colour and luminance, line pattern and direct label, so that the figure reads in
 A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure.panels`:
 
     title: "B  decoupled: SGD batch 128"
-    where: {method: [batch, ghost_batch], batch_size: 128}   # column: value or list of values; null is an empty cell
+    where: {method: [batch, ghost_batch], batch_size: 128}   # which rows: see `evidence`
     x: stats_batch                                           # numbers, or text: categories, the lines side by side
     y: test_acc                                              # the default
     also: {test_acc_precise: precise statistics}             # a second, dashed line where that column has values

@@ -15,6 +15,7 @@ from normbench.analysis.evidence import BESIDE, Cell, cell, cells_of_levels, lev
 from normbench.analysis.statistics import Interval, interaction, slope_weights, t_interval, t_test, tost
 from normbench.config import NOT_NEGATIVE, POSITIVE, Check, number, one_of, text
 from normbench.errors import InputError
+from normbench.records.metrics import outcome_of
 from normbench.words import typed
 
 
@@ -46,8 +47,9 @@ def _within(contrast: np.ndarray, margin: float) -> Evidence:
     return Evidence(contrast, tost(contrast, margin), min(t_test(contrast, margin)[0], t_test(contrast, -margin)[1]))
 
 
-def _told(known: Interval) -> str:
-    return f"{known.estimate:.2f} [{known.low:.2f}, {known.high:.2f}]"
+def _told(known: Interval, metric: str) -> str:
+    digits = outcome_of(metric).digits
+    return f"{known.estimate:{digits}} [{known.low:{digits}}, {known.high:{digits}}]"
 
 
 # --- What the keys take. ----------------------------------------------------------------------------------------------
@@ -243,10 +245,11 @@ class Recovery(Kind):
     def evidence(self, x, cells, levels):
         gain, deficit = (x.a - x.b).to_numpy(), (x.reference - x.b).to_numpy()
         known = t_interval(deficit)
+        told = _told(known, cells["b"].metric)
         if known.low > 0:
-            note = f"recovers {100 * gain.mean() / known.estimate:.0f} % of a deficit of {_told(known)}"
+            note = f"recovers {100 * gain.mean() / known.estimate:.0f} % of a deficit of {told}"
         else:
-            note = f"no deficit to recover: reference − b is {_told(known)}"
+            note = f"no deficit to recover: reference − b is {told}"
         return _beyond(gain - self.share * deficit, "greater", 0.0, note=note, premise=known.low > 0)
 
 

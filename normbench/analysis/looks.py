@@ -56,9 +56,11 @@ METHODS = {
     "weight_norm": Look("#8C8C8C", "p", (0, (3, 1, 1, 1))),
     "weight_standardization": Look("#8F8500", "X", (0, (8, 1, 1, 1))),
 }
+# For what is no method, those that differ most in marker and luminance first.
 SPARE = ("batch", "group", "none", "skipinit", "layer", "instance", "weight_standardization", "layer2d")
-SPARE += ("ghost_batch", "sync_batch", "weight_norm")
-SPARE = tuple(METHODS[name] for name in SPARE)  # those that differ most in marker and luminance first
+SPARE = tuple(METHODS[name] for name in (*SPARE, "ghost_batch", "sync_batch", "weight_norm"))
+# The same for values that have theirs for good; batch's, which most figures have beside them, changes places.
+FOR_GOOD = (SPARE[8], *SPARE[1:8], *SPARE[9:], SPARE[0])
 SECOND = (0, (2.5, 1.5))
 # Column of texts → the values that a configuration may have there, in their order: each has the look of its place.
 CHOICES = {
@@ -83,7 +85,7 @@ def style():
 
 def known_looks(column: str) -> dict[str, Look]:
     """Value → look, of the values of a column that keep theirs wherever they are drawn."""
-    return METHODS if column == "method" else dict(zip(CHOICES.get(column, ()), cycle(SPARE), strict=False))
+    return METHODS if column == "method" else dict(zip(CHOICES.get(column, ()), cycle(FOR_GOOD), strict=False))
 
 
 def looks_of(columns: Mapping[str, Iterable]) -> dict[str, dict[str, Look]]:

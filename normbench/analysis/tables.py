@@ -167,14 +167,15 @@ def _ranges(seeds: pd.Series) -> str:
 def _claims(verdicts: list[Verdict]) -> str:
     rows = []
     for v in verdicts:
-        interval = "–" if math.isnan(v.estimate) else f"{v.estimate:+.2f} [{v.low:+.2f}, {v.high:+.2f}]"
+        digits = f"+{outcome_of(v.metric).digits}"
+        interval = f"{v.estimate:{digits}} [{v.low:{digits}}, {v.high:{digits}}]"
         rows.append(
             [
                 f"{v.statement} ({v.source})",
                 f"{v.kind}, {v.metric}",
                 f"{v.margin:g}",
                 str(v.n),
-                interval,
+                "–" if math.isnan(v.estimate) else interval,
                 "–" if math.isnan(v.p_holm) else _p(v.p_holm),
                 f"**{v.verdict}**",
                 v.note or "–",

@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from normbench.analysis.inputs_page import MATRICES, _interval_cell, figure
 from normbench.config import resolve
 from normbench.data.inputs import KINDS
 from normbench.errors import InputError, UserError
@@ -20,10 +21,7 @@ from normbench.norms.plain import Linear
 from normbench.norms.weight import _WeightNorm
 from normbench.probes import configurations
 from normbench.probes.inputs import (
-    MATRICES,
-    _interval_cell,
     condition_number,
-    figure,
     float16_shares,
     hessian_extremes,
     probe,
