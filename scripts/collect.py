@@ -5,9 +5,10 @@ python scripts/collect.py outputs --to somewhere        → the same of every ru
 """
 
 from normbench.analysis.study import study_of
+from normbench.analysis.tables_io import write
 from normbench.cli import one_line, study_command
 from normbench.config.files import study_names
-from normbench.runs.collect import collect, write
+from normbench.runs.collect import collect
 
 
 @one_line

@@ -13,17 +13,16 @@ from pathlib import Path
 import pandas as pd
 
 from normbench.analysis.figures import save
-from normbench.analysis.lr_curve import RULES, LrTest, Suggestion, median_rate
+from normbench.analysis.lr_curve import RULES, median_rate
 from normbench.analysis.lr_figure import lr_figure
+from normbench.analysis.tables_io import write
 from normbench.cli import CommandLine, one_line
 from normbench.config.identity import run_id
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.errors import InputError, UserError, choices_text
-from normbench.measures.range_test import HIGH, LOW, STEPS
+from normbench.measures.range_test import HIGH, LOW, STEPS, curve_rows, range_test
 from normbench.records.directory import plainly
-from normbench.runs.collect import write
-from normbench.runs.run import range_test
 
 
 @one_line
@@ -39,7 +38,7 @@ def main() -> None:
     suggestions = test.suggestions(arguments.rule)
     for seed, said in suggestions.items():
         print(f"seed {seed}: {'no rate' if said.lr is None else f'optim.lr={said.lr:.2g}'}: {said.verdict}")
-    write(table(test, suggestions), folder / "curves.csv")
+    write(pd.DataFrame(curve_rows(test, suggestions)), folder / "curves.csv")
     title = f"{config.model.name}, {config.norm.name}, batch size {config.batch_size}"
     with plainly(folder):
         figure = lr_figure(test, suggestions, arguments.rule, title=title, footer=run_id(config))
@@ -61,25 +60,6 @@ def command_line() -> Namespace:
     if arguments.rule not in RULES:
         raise InputError("rule", arguments.rule, choices_text(arguments.rule, RULES))
     return arguments
-
-
-def table(test: LrTest, suggestions: dict[int, Suggestion]) -> pd.DataFrame:
-    """A row a step and seed, up to where it diverged. smoothed_lr: the rate that the moving average stands for."""
-    parts = []
-    for seed, said in suggestions.items():
-        steps = len(test.losses[seed]) if said.diverged is None else said.diverged + 1
-        columns = {
-            "seed": seed,
-            "step": range(1, steps + 1),
-            "lr": test.rates[:steps],
-            "optimizer_lr": test.optimizer_rates[:steps],
-            "loss": test.losses[seed][:steps],
-            "smoothed": pd.Series(said.smoothed).reindex(range(steps)),
-            "smoothed_lr": pd.Series(said.smoothed_rates).reindex(range(steps)),
-            "diverged": [step == said.diverged for step in range(steps)],
-        }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts)
 
 
 if __name__ == "__main__":

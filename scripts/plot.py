@@ -4,10 +4,12 @@ python scripts/plot.py batch_size                       → results/batch_size/f
 python scripts/plot.py somewhere                        → the same in somewhere/, from its runs.csv
 """
 
-from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
+from normbench.analysis.figures import cost_figure, curves_figure, save, sweep_figure
+from normbench.analysis.panels import default_panels
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import commits, scale
 from normbench.cli import one_line, study_command
+from normbench.records.metrics import HEADLINE
 
 
 @one_line
@@ -20,12 +22,11 @@ def main() -> None:
     # What the other figures show where the study does not say.
     first = {"where": panels[0].get("where"), "lines": panels[0].get("lines", "method")}
     curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
-    cost = wanted.get("cost", {"x": panels[0].get("x"), "y": panels[0].get("y", "test_acc"), **first})
-    figures = {
-        "figure": sweep_figure(runs, panels, footer=footer),
-        "curves": curves_figure(study.curves, runs, **curves, footer=footer),
-        "cost": cost_figure(runs, **cost, footer=footer),
-    }
+    cost = wanted.get("cost", {"x": panels[0].get("x"), "y": panels[0].get("y", HEADLINE), **first})
+    figures = {"figure": sweep_figure(runs, panels, footer=footer)}
+    if HEADLINE in runs or len(study.curves):  # runs of a probe have no epochs
+        figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
+    figures["cost"] = cost_figure(runs, **cost, footer=footer)
     for name, figure in figures.items():
         print(*save(figure, study.folder, name), sep="\n")
 

@@ -2,20 +2,17 @@
 
 python scripts/probe.py inputs                                       → results/probe_inputs/
 python scripts/probe.py inputs norm=batch,group data.channel_scale=10000 --to somewhere
+
+Its runs are those of `python -m normbench -m measure=inputs …`: in the folder `output`, and not repeated.
 """
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 from normbench.cli import CommandLine, one_line
 from normbench.errors import InputError, choices_text
-from normbench.probes import Findings, inputs, keep
-
-# A probe: overrides → Findings. To add one: a function in normbench/probes/ and a line here.
-PROBES: dict[str, Callable[[list[str]], Findings]] = {
-    "inputs": inputs.probe,
-}
+from normbench.records.directory import plainly
+from normbench.runs.probe import PROBES, keep, probe_inputs
 
 
 @one_line
@@ -29,9 +26,13 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.probe not in PROBES:
         raise InputError("probe", arguments.probe, choices_text(arguments.probe, PROBES))
-    findings = PROBES[arguments.probe](arguments.overrides)
+    folder = arguments.to or Path("results", f"probe_{arguments.probe}")
+    if folder.exists():
+        with plainly(folder / "conditions.csv"):
+            folder.mkdir(exist_ok=True)  # a file in its place shows before the work, not after
+    findings = probe_inputs(arguments.overrides)
     command = shlex.join(["python", "scripts/probe.py", arguments.probe, *arguments.overrides])
-    print(*keep(findings, arguments.to or Path("results", f"probe_{arguments.probe}"), command), sep="\n")
+    print(*keep(findings, folder, command), sep="\n")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ python scripts/table.py somewhere                       → somewhere/summary.md
 from normbench.analysis.claims import decide
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import rates, rates_summary, summary
+from normbench.analysis.tables_io import write
 from normbench.cli import one_line, study_command
-from normbench.records.directory import OVER, plainly
-from normbench.runs.collect import write
+from normbench.records.directory import plainly
+from normbench.records.metrics import OVER
 
 
 @one_line

@@ -1,6 +1,11 @@
-"""The columns of runs.csv: what a row says of the run's configuration, of its outcome, and of what it ran on."""
+"""The columns of runs.csv: what a row says of the run's configuration and of what it ran on; and all columns in words.
+
+What it says of the outcome is declared in `normbench.records.metrics`.
+"""
 
 import pandas as pd
+
+from normbench.records.metrics import CURVES, PEAK_MEMORY, outcome_of, outcomes
 
 # Column → key of the configuration. The further keys by which runs differ follow, each under its own name.
 CONFIGURATION = {
@@ -15,33 +20,47 @@ CONFIGURATION = {
     "optimizer": "optim.name",
     "lr": "optim.lr",
 }
-SCORES = ("val_acc", "val_loss", "val_ece", "test_acc", "test_loss", "test_ece")
-OUTCOME = (
-    "diverged_epoch",
-    *(f"{what}{how}" for how in ("", "_precise", "_tta") for what in SCORES),
-    "tta_gained",
-    "tta_lost",
-    "tta_p",
-    "tta_cost",
-    "steps_to_target",
-    "target_reached",
-    "suggested_lr",
-    "lr_found",
-    "regret",
-    "seconds",
-    "train_seconds",
-    "stack",
-    "ms_per_step",
-    "images_per_second",
-)
 ENVIRONMENT = ("device", "threads", "torch", "commit", "dirty", "command")
-OTHER = ("study", "run_id", "seed", "status", "peak_memory_mb", "error")
-CURVES = ("run_id", "seed", "epoch", "train_loss", "train_acc", "val_loss", "val_acc")
-# Known without loading torch; a test holds them against normbench.records.directory.OVER.
-COUNTED = ("finished", "diverged")
+OTHER = ("study", "run_id", "seed", "status", PEAK_MEMORY.name, "error")
+MEASUREMENT = "measure.name"  # in a table of runs of several measurements
+
+# Columns of the configuration in words, with their units.
+LABELS = {
+    "batch_size": "batch size (images)",
+    "stats_batch": "images per batch statistic",
+    "norm.ghost_size": "ghost batch size (images)",
+    "lr": "learning rate (at batch size 128)",
+    "method": "method",
+    "epoch": "epoch",
+    "epochs": "epochs",
+    "train_size": "training set (images)",
+    "data.input": "input normalization",
+    "data.noise": "noise",
+    "data.noise_strength": "noise strength (share of full range)",
+    "data.bits": "intensity resolution (bits)",
+    "data.channel_scale": "factor on the red channel",
+    "data.label_noise": "label noise (share of labels)",
+    "data.test_noise": "noise in the test images",
+    "augment.name": "technique",
+    "augment.mixup": "mixup α",
+    "augment.cutmix": "cutmix α",
+    "augment.label_smoothing": "label smoothing ε",
+    "augment.resize": "progressive resizing",
+    "augment.tta": "test-time augmentation",
+}
+
+
+def label(column: str) -> str:
+    """The column in words, with its unit, for an axis."""
+    return LABELS.get(column) or outcome_of(column).label
+
+
+def plain(column: str) -> str:
+    """The column in words, without its unit."""
+    return label(column).split(" (")[0]
 
 
 def of_configuration(table: pd.DataFrame) -> list[str]:
     """The columns that tell configurations apart; those of the options stand for `options`."""
-    others = {*OUTCOME, *ENVIRONMENT, *OTHER, *CURVES, "options"}
+    others = {*outcomes(), *ENVIRONMENT, *OTHER, *CURVES, "options"}
     return [column for column in table if column not in others and not column.startswith("_")]

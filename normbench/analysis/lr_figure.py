@@ -3,20 +3,22 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from normbench.analysis import drawing
+from normbench.analysis import layout
+from normbench.analysis.columns import label
+from normbench.analysis.looks import SECOND, looks_of, style
 from normbench.analysis.lr_curve import LrTest, Suggestion, median_rate
 
 
-@drawing.style()
+@style()
 def lr_figure(test: LrTest, suggestions: dict[int, Suggestion], rule: str, *, title: str, footer: str = "") -> Figure:
     """A thin line for the losses of each replicate, a strong one for their moving average, a marker at its suggestion.
 
     suggestions: of the test, by seed, by that rule. footer: a line of small print. The loss axis is a log one where the
     averages span more than a factor of ten; above it leaves room for twice what the averages begin with.
     """
-    looks = drawing.looks_of(suggestions)
-    figure, (axes,) = drawing.grid_of(1)
-    axes.axhline(test.chance, color="0.6", lw=0.8, ls=drawing.SECOND, label=f"guessing: {test.chance:.3g}")
+    looks = looks_of({"seed": suggestions})["seed"]
+    figure, (axes,) = layout.grid_of(1)
+    axes.axhline(test.chance, color="0.6", lw=0.8, ls=SECOND, label=f"guessing: {test.chance:.3g}")
     for seed, said in suggestions.items():
         losses, look = test.losses[seed][: said.diverged], looks[str(seed)]
         axes.plot(test.rates[: len(losses)], losses, lw=0.5, alpha=0.35, color=look.colour, label=f"_losses {seed}")
@@ -44,8 +46,8 @@ def lr_figure(test: LrTest, suggestions: dict[int, Suggestion], rule: str, *, ti
         axes.set_ylim(low - 0.1 * (high - low) - 0.05, high + 0.1 * (high - low) + 0.05)
     axes.set_xscale("log")
     axes.set_xlim(test.rates[0], test.rates[-1])
-    axes.set_xlabel(f"{drawing.AXIS_LABELS['lr'][:-1]}, log scale)")
-    axes.set_ylabel(drawing.AXIS_LABELS["train_loss"])
+    axes.set_xlabel(f"{label('lr')[:-1]}, log scale)")
+    axes.set_ylabel(label("train_loss"))
     axes.set_title(title, pad=14)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7, frameon=False)
     key = (
@@ -57,5 +59,5 @@ def lr_figure(test: LrTest, suggestions: dict[int, Suggestion], rule: str, *, ti
     for seed, said in suggestions.items():
         seeds.setdefault(said.verdict, []).append(str(seed))
     verdicts = [f"Seed {', '.join(some)}: {verdict}." for verdict, some in seeds.items()]
-    drawing.finish(figure, [key, *verdicts], footer)
+    layout.finish(figure, [key, *verdicts], footer)
     return figure

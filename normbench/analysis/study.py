@@ -9,23 +9,15 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from normbench.analysis.claims import Claim, parse_claims
-from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OTHER
+from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
+from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError
-from normbench.runs.collect import read
+from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
-NEEDED = (
-    *OTHER,
-    *CONFIGURATION,
-    *ENVIRONMENT,
-    "diverged_epoch",
-    "val_acc",
-    "test_acc",
-    "seconds",
-    "stack",
-    "ms_per_step",
-)
+OF_ANY = (*OTHER, *CONFIGURATION, *ENVIRONMENT, "seconds", "stack", "ms_per_step")
+NEEDED = ("diverged_epoch", OBJECTIVE, HEADLINE, *OF_ANY)  # where there is any training
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,10 @@ class Study:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        return read(self.folder / "runs.csv", NEEDED)
+        path = self.folder / "runs.csv"
+        table = read(path)
+        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != "train" for o in some)
+        return complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -1,28 +1,39 @@
 """Summaries of a study in words: pure functions of its runs.csv and of what its experiment file says."""
 
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from normbench.analysis.claims import Verdict
 from normbench.analysis.columns import of_configuration
-from normbench.analysis.statistics import (
-    bca_interval,
-    best_of,
-    paired,
-    probability_of_improvement,
-    t_interval,
-    t_test,
-)
+from normbench.analysis.evidence import best, censored, counted, measured
+from normbench.analysis.statistics import bca_interval, paired, probability_of_improvement, t_interval, t_test
 from normbench.errors import UserError
-from normbench.records.directory import OVER
-from normbench.training.progress import duration
+from normbench.records.metrics import (
+    HEADLINE,
+    MEASUREMENTS,
+    OBJECTIVE,
+    OVER,
+    PEAK_MEMORY,
+    Outcome,
+    of_measurements,
+    outcome_of,
+)
+from normbench.words import duration, markdown, typed
 
 BASELINE = "batch"  # the method that the paired differences are taken from
-SHOWN = {"val_acc": "validation", "test_acc": "test", "test_acc_precise": "test, precise statistics"}
+# Above the results of a training, and of anything else.
+TRAINED = (
+    "Accuracy in percent after the last epoch: mean ± half-width of the 95 % t interval over the replicates, and "
+    "the BCa bootstrap interval of the test accuracy. A diverged replicate counts at chance. ms a step: per "
+    "replicate, median; memory: the process's peak on a CPU, the device's on a GPU."
+)
+MEASURED = "Mean ± half-width of the 95 % t interval over the replicates."
+
+_value = partial(typed, empty="–")
 
 
 def settings(runs: pd.DataFrame) -> list[str]:
@@ -66,7 +77,7 @@ def scale(runs: pd.DataFrame) -> str:
 
 def commits(runs: pd.DataFrame) -> str:
     """The commit of the rows that count; where there are several, each with its number of replicates."""
-    over = runs[runs["status"].isin(OVER)]
+    over = counted(runs)
     return _several(over.assign(commit=over["commit"].map(_short) + over["dirty"].map(_dirt)), "commit", "{}")
 
 
@@ -78,13 +89,12 @@ def rates(runs: pd.DataFrame) -> pd.DataFrame:
     Raises UserError where no run is over.
     """
     rows = []
-    over = runs[runs["status"].isin(OVER)]
-    for (model, optimizer, method), group in over.groupby(["model", "optimizer", "method"], sort=True):
-        best = best_of(group["val_acc"], group["lr"])
-        rows.append((model, optimizer, method, best.value, round(best.mean, 4), best.n, best.tried, best.edge))
+    for arm, group in counted(runs).groupby(["model", "optimizer", "method"], sort=True):
+        if found := best(group, "lr"):
+            rows.append((*arm, found.value, round(found.mean, 4), found.n, found.tried, found.edge))
     if not rows:
         raise UserError("no run of this study is over: no rate can be chosen")
-    return pd.DataFrame(rows, columns=["model", "optimizer", "method", "lr", "val_acc", "n", "rates", "edge"])
+    return pd.DataFrame(rows, columns=["model", "optimizer", "method", "lr", OBJECTIVE, "n", "rates", "edge"])
 
 
 def rates_summary(table: pd.DataFrame) -> str:
@@ -93,7 +103,7 @@ def rates_summary(table: pd.DataFrame) -> str:
         [
             row.method,
             f"{row.lr:g}",
-            f"{row.val_acc:.2f}",
+            f"{getattr(row, OBJECTIVE):.2f}",
             f"{row.n} × {row.rates}",
             f"**the {row.edge} of the grid: widen it**" if row.edge else "inside the grid",
         ]
@@ -107,7 +117,7 @@ def rates_summary(table: pd.DataFrame) -> str:
 
 
 def _header(runs: pd.DataFrame) -> str:
-    over = runs[runs["status"].isin(OVER)]
+    over = counted(runs)
     lines = [
         f"- Scale: {scale(runs)}",
         f"- Command: {_several(over, 'command', '`{}`')}",
@@ -157,14 +167,15 @@ def _ranges(seeds: pd.Series) -> str:
 def _claims(verdicts: list[Verdict]) -> str:
     rows = []
     for v in verdicts:
-        interval = "–" if math.isnan(v.estimate) else f"{v.estimate:+.2f} [{v.low:+.2f}, {v.high:+.2f}]"
+        digits = f"+{outcome_of(v.metric).digits}"
+        interval = f"{v.estimate:{digits}} [{v.low:{digits}}, {v.high:{digits}}]"
         rows.append(
             [
                 f"{v.statement} ({v.source})",
                 f"{v.kind}, {v.metric}",
                 f"{v.margin:g}",
                 str(v.n),
-                interval,
+                "–" if math.isnan(v.estimate) else interval,
                 "–" if math.isnan(v.p_holm) else _p(v.p_holm),
                 f"**{v.verdict}**",
                 v.note or "–",
@@ -190,102 +201,87 @@ def _arms(runs: pd.DataFrame) -> list[str]:
     return [*keys, "run_id"] if twice else keys  # runs that differ in their seeds alone: each is a row of its own
 
 
-def _measured(runs: pd.DataFrame, columns: Iterable[str]) -> list[str]:
-    """Those of the columns that the table has, and has values in."""
-    return [column for column in columns if column in runs and runs[column].notna().any()]
+def _outcomes(runs: pd.DataFrame, table: str) -> list[Outcome]:
+    """The outcomes of one table of summary.md that the runs have: what a study asked for besides comes last."""
+    found = [outcome for outcome in of_measurements(MEASUREMENTS) if outcome.table == table]
+    found = [outcome for outcome in found if measured(runs, [outcome.sought or outcome.name])]
+    return sorted(found, key=lambda outcome: bool(outcome.reached or outcome.sought))
 
 
 def _results(runs: pd.DataFrame) -> str:
-    keys, metrics = _arms(runs), _measured(runs, SHOWN)
+    """The accuracies and what they cost; of runs that have none, the outcomes that they have."""
+    keys, columns, text = _arms(runs), _accuracies(runs), TRAINED
+    if HEADLINE not in runs:
+        columns, text = _cells(shown := _outcomes(runs, "further")), _notes(shown, MEASURED)
     rows = []
     for values, group in runs.groupby(keys, sort=False, dropna=False):
-        over = group[group["status"].isin(OVER)]
-        counts = group["status"].value_counts()
-        status = counts.index[0] if len(counts) == 1 else ", ".join(f"{n} {word}" for word, n in counts.items())
-        if over["commit"].nunique(dropna=False) > 1:
-            status += ", **of several commits**"
-        rows.append(
-            [
-                *(_value(value) for value in values),
-                str(len(over)),
-                status,
-                *(_mean(over[column].dropna()) for column in metrics),
-                _bca(over["test_acc"].dropna(), values),
-                _median(over["ms_per_step"] / over["stack"], "{:.2f}"),
-                _median(over["peak_memory_mb"], "{:.0f}"),
-            ]
-        )
-    text = (
-        "Accuracy in percent after the last epoch: mean ± half-width of the 95 % t interval over the replicates, and "
-        "the BCa bootstrap interval of the test accuracy. A diverged replicate counts at chance. ms a step: per "
-        "replicate, median; memory: the process's peak on a CPU, the device's on a GPU."
-    )
-    head = [*keys, "n", "status", *(SHOWN[column] for column in metrics), "BCa, test", "ms a step", "memory, MB"]
-    return f"{text}\n\n{markdown(head, 'l' * len(keys) + 'rl' + 'r' * (len(metrics) + 3), rows)}"
+        over = counted(group)
+        cells = [cell(over, values) for cell in columns.values()]
+        rows.append([*map(_value, values), str(len(over)), _status(group), *cells])
+    return f"{text}\n\n{markdown([*keys, 'n', 'status', *columns], 'l' * len(keys) + 'rl' + 'r' * len(columns), rows)}"
+
+
+def _status(group: pd.DataFrame) -> str:
+    counts = group["status"].value_counts()
+    status = counts.index[0] if len(counts) == 1 else ", ".join(f"{n} {word}" for word, n in counts.items())
+    return status + (", **of several commits**" if counted(group)["commit"].nunique(dropna=False) > 1 else "")
+
+
+def _accuracies(runs: pd.DataFrame) -> dict[str, Callable]:
+    """Head → cell, of the rows that count and their arm."""
+    shown = _outcomes(runs, "results")
+    return {
+        **{outcome.title: lambda over, _, name=outcome.name: _mean(over[name].dropna()) for outcome in shown},
+        "BCa, test": lambda over, arm: _bca(over[HEADLINE].dropna(), arm),
+        "ms a step": lambda over, _: _median(outcome_of("ms_per_step"), over),
+        "memory, MB": lambda over, _: _median(PEAK_MEMORY, over),
+    }
+
+
+def _cells(outcomes: list[Outcome]) -> dict[str, Callable]:
+    return {outcome.title: lambda over, _, outcome=outcome: _cell(outcome, over) for outcome in outcomes}
+
+
+def _notes(outcomes: list[Outcome], first: str = "") -> str:
+    """What there is to say of them, each once. first: where one of them has nothing to say for itself."""
+    notes = [outcome.note or first for outcome in outcomes]
+    return " ".join(filter(None, dict.fromkeys(notes)))
 
 
 def _further(runs: pd.DataFrame) -> str:
     """Calibration, time and what a study asked for besides; empty where there is none of it."""
-    ece = "ECE: expected calibration error over 15 bins, in percent, mean ± half-width of the 95 % t interval."
-    outcomes = {
-        "val_ece": ("ECE, validation", ece, lambda group: _mean_of(group, "val_ece")),
-        "test_ece": ("ECE, test", ece, lambda group: _mean_of(group, "test_ece")),
-        "train_seconds": (
-            "training, s",
-            "Training: seconds per replicate, evaluation left out, median.",
-            lambda group: _median(group["train_seconds"] / group["stack"], "{:.1f}"),
-        ),
-        "steps_to_target": (
-            "steps to target",
-            "Steps to target: SGD steps until the validation accuracy reached it, median, and how many replicates did "
-            "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
-            _steps,
-        ),
-        "lr_found": (
-            "suggested rate",
-            "Suggested rate: of a learning rate range test, median, and of how many replicates it suggested one.",
-            _suggested,
-        ),
-        "regret": (
-            "regret",
-            "Regret: points of test accuracy between the best rate of the grid, chosen by validation, and the rate of "
-            "the grid nearest to the suggested one, mean ± half-width of the 95 % t interval; none where that best "
-            "rate is at the edge of the grid.",
-            lambda group: _mean_of(group, "regret"),
-        ),
-    }
-    over, keys = runs[runs["status"].isin(OVER)], _arms(runs)
-    shown = [outcomes[column] for column in _measured(over, outcomes)]
-    if not shown:
+    over, keys = counted(runs), _arms(runs)
+    shown = _outcomes(over, "further")
+    if HEADLINE not in runs or not shown:
         return ""
-    heads, texts, cells = zip(*shown, strict=True)
+    columns = _cells(shown)
     rows = [
-        [*(_value(value) for value in values), str(len(group)), *(cell(group) for cell in cells)]
+        [*map(_value, values), str(len(group)), *(cell(group, values) for cell in columns.values())]
         for values, group in over.groupby(keys, sort=False, dropna=False)
     ]
-    table = markdown([*keys, "n", *heads], "l" * len(keys) + "r" * (len(heads) + 1), rows)
-    return f"{' '.join(dict.fromkeys(texts))}\n\n{table}"
+    table = markdown([*keys, "n", *columns], "l" * len(keys) + "r" * (len(columns) + 1), rows)
+    return f"{_notes(shown, MEASURED)}\n\n{table}"
 
 
 def _test_time_augmentation(runs: pd.DataFrame) -> str:
     """What averaging over views did to the test accuracy; empty where no run did."""
-    over, keys, rows = runs[runs["status"].isin(OVER)], _arms(runs), []
-    if not _measured(over, ["test_acc_tta"]):
+    over, keys, rows = counted(runs), _arms(runs), []
+    if not measured(over, ["test_acc_tta"]):
         return ""
     for values, group in over[over["test_acc_tta"].notna()].groupby(keys, sort=False, dropna=False):
         rows.append(
             [
                 *(_value(value) for value in values),
                 str(len(group)),
-                _mean(group["test_acc"]),
+                _mean(group[HEADLINE]),
                 _mean(group["test_acc_tta"]),
-                _mean(group["test_acc_tta"] - group["test_acc"], "+"),
-                _mean_of(group, "test_ece"),
-                _mean_of(group, "test_ece_tta"),
+                _mean(group["test_acc_tta"] - group[HEADLINE], sign="+"),
+                _mean_of(group["test_ece"]),
+                _mean_of(group["test_ece_tta"]),
                 f"{group['tta_gained'].sum():.0f}",
                 f"{group['tta_lost'].sum():.0f}",
                 _p_range(group["tta_p"].dropna()),
-                _median(group["tta_cost"], "× {:.1f}"),
+                f"× {_median(outcome_of('tta_cost'), group)}",
             ]
         )
     text = (
@@ -302,11 +298,11 @@ def _test_time_augmentation(runs: pd.DataFrame) -> str:
 def _differences(runs: pd.DataFrame) -> str:
     """Each method against the baseline of the same other settings, seed by seed."""
     keys = [key for key in settings(runs) if key not in ("method", "stats_batch", "lr") and not key.startswith("norm.")]
-    over = runs[runs["status"].isin(OVER)]
+    over = counted(runs)
     # A method's rate is its own affair, unless it was tried at several.
     if over.groupby([*keys, "method"], dropna=False)["lr"].nunique().gt(1).any():
         keys.append("lr")
-    if BASELINE not in set(over["method"]) or over["method"].nunique() < 2:
+    if HEADLINE not in over or BASELINE not in set(over["method"]) or over["method"].nunique() < 2:
         return ""
     rows = []
     groups = over.groupby(keys, sort=False, dropna=False) if keys else [((), over)]
@@ -339,7 +335,7 @@ def _differences(runs: pd.DataFrame) -> str:
 
 
 def _by_seed(rows: pd.DataFrame) -> pd.Series | None:
-    values = rows.set_index("seed")["test_acc"]
+    values = rows.set_index("seed")[HEADLINE]
     return None if values.empty or values.index.duplicated().any() else values
 
 
@@ -357,39 +353,50 @@ def _not_counted(runs: pd.DataFrame) -> str:
 # --- Their cells. -----------------------------------------------------------------------------------------------------
 
 
-def _value(value) -> str:
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:g}"
-    return "–" if value is pd.NA or value is None else str(value)
+def _cell(outcome: Outcome, group: pd.DataFrame) -> str:
+    """What the rows of an arm that count say of an outcome."""
+    if outcome.name not in group:
+        return "–"
+    if outcome.reached:
+        return _bounded(outcome, group)
+    if outcome.median is None:
+        return _mean_of(group[outcome.name], outcome.digits)
+    if outcome.sought:
+        sought, found = group[outcome.sought].notna().sum(), group[outcome.name].notna().sum()
+        return f"{_median(outcome, group)} ({found} of {sought})" if sought else "–"
+    return _median(outcome, group)
 
 
-def _mean(values: pd.Series, sign: str = "") -> str:
+def _mean(values: pd.Series, digits: str = ".2f", sign: str = "") -> str:
     if values.empty:
         return "–"
     interval = t_interval(values)
-    half = "" if interval.n == 1 else f" ± {interval.high - interval.estimate:.2f}"
-    return f"{interval.estimate:{sign}.2f}{half}"
+    half = "" if interval.n == 1 else f" ± {interval.high - interval.estimate:{digits}}"
+    return f"{interval.estimate:{sign}{digits}}{half}"
 
 
-def _mean_of(group: pd.DataFrame, column: str) -> str:
-    """The mean of those that have a value, with their number where that is not the whole group."""
-    values = group[column].dropna()
-    return _mean(values) + (f" (n = {len(values)})" if 0 < len(values) < len(group) else "")
+def _mean_of(values: pd.Series, digits: str = ".2f") -> str:
+    """The mean of those that have a value, with their number where that is not all of them."""
+    found = values.dropna()
+    return _mean(found, digits) + (f" (n = {len(found)})" if 0 < len(found) < len(values) else "")
 
 
-def _steps(group: pd.DataFrame) -> str:
-    """The median of `steps_to_target`, of which those not reached are bounds, and how many were."""
-    steps = group["steps_to_target"].dropna()
-    if steps.empty:
+def _median(outcome: Outcome, group: pd.DataFrame) -> str:
+    """Of each replicate: what those of a stack share is divided among them."""
+    values = group[outcome.name]
+    if values.isna().all():
         return "–"
-    reached = group["target_reached"].eq(True).sum()
-    bound = "≥ " if 2 * reached <= len(steps) else ""  # the replicates in the middle are among those not reached
-    return f"{bound}{steps.median():.0f} ({reached} of {len(steps)})"
+    return f"{(values / group['stack'] if outcome.shared else values).median():{outcome.median}}"
 
 
-def _suggested(group: pd.DataFrame) -> str:
-    rates, sought = group["suggested_lr"].dropna(), group["lr_found"].notna().sum()
-    return f"{_median(rates, '{:.3g}')} ({len(rates)} of {sought})" if sought else "–"
+def _bounded(outcome: Outcome, group: pd.DataFrame) -> str:
+    """The median of what has a value, of which the censored ones are bounds, and how many are none."""
+    found = group[group[outcome.name].notna()]
+    if found.empty:
+        return "–"
+    reached = len(found) - censored(found, outcome.name).sum()
+    bound = "≥ " if 2 * reached <= len(found) else ""  # the replicates in the middle are among those not reached
+    return f"{bound}{_median(outcome, found)} ({reached} of {len(found)})"
 
 
 def _p_range(values: pd.Series) -> str:
@@ -401,13 +408,3 @@ def _bca(values: pd.Series, seed_words) -> str:
         return "–"
     interval = bca_interval(values, np.random.default_rng([*str(seed_words).encode()]))
     return f"[{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _median(values: pd.Series, form: str) -> str:
-    return form.format(values.median()) if values.notna().any() else "–"
-
-
-def markdown(head: list[str], alignment: str, rows: list[list[str]]) -> str:
-    rule = ["---:" if side == "r" else "---" for side in alignment]
-    lines = [head, rule, *[[re.sub(r"([|\n])", " ", cell) for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -26,6 +26,11 @@ def identity(config: DictConfig, processes: int = 1) -> dict[str, object]:
     return of_the_run | ({"processes": processes} if processes > 1 else {})
 
 
+def unnamed(config: DictConfig) -> dict[str, object]:
+    """The values at which keys are in no identity, also of those that a run of an earlier version lacks."""
+    return {key: value for key, value in _defaults(config).items() if identity_of(key) == "unless_default"}
+
+
 def _counts(key: str, value, defaults: dict[str, object], config) -> bool:
     kind = identity_of(key)
     if kind == "unless_default":

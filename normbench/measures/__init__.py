@@ -9,20 +9,26 @@ To add one: a file here, a line in MEASURES, its outcomes in records/metrics.py,
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from normbench.measures import range_test, train
+from normbench.measures import inputs, range_test, train
+from normbench.tasks.build import check_network
 
 __all__ = ["MEASURES", "Measurement"]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """measure(config, task, session) → (entries, rows). images: whether it looks at the data set at all."""
+    """measure(config, task, session) → (entries, rows). images: whether it looks at the data set at all.
+
+    check(config, processes): raises InputError for what the keys alone do not show, before any run of a sweep begins.
+    """
 
     measure: Callable[..., tuple[list[dict], list[dict]]]
     images: bool = True
+    check: Callable[..., None] = check_network
 
 
 MEASURES: dict[str, Measurement] = {
     "train": Measurement(train.train),
-    "range_test": Measurement(range_test.measure),
+    "range_test": Measurement(range_test.measure, check=range_test.check),
+    "inputs": Measurement(inputs.measure),
 }

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from normbench.analysis.lr_curve import LrTest, Suggestion, divergence
-from normbench.errors import InputError
+from normbench.analysis.lr_curve import RULES, LrTest, Suggestion, divergence
+from normbench.errors import InputError, choices_text
 from normbench.tasks import make_task
+from normbench.tasks.build import check_network
+from normbench.training.machine import cpu_threads
 from normbench.training.network import Network
 from normbench.training.schedule import scaled_lr
 from normbench.training.steps import Plan
@@ -45,12 +47,7 @@ def find_lr(
     config: resolved. data: a Dataset whose tensors lie on `device`. low, high: in the unit of optim.lr. watch: called
     at each step; it may raise to break off. Raises InputError for a range or a number of steps that cannot be.
     """
-    if not low > 0:
-        raise InputError("low", low, "must be a number > 0")
-    if not low < high < math.inf:
-        raise InputError("high", high, f"must be a number above low={low}")
-    if steps < FEWEST:
-        raise InputError("steps", steps, f"must be an integer ≥ {FEWEST}")
+    _check_range(low, high, steps)
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
     optimizer_rates = [scaled_lr(rate, config.batch_size, config.lr_scaling) for rate in rates]
     plan = Plan(steps, optimizer_rates.__getitem__, share=lambda step: 1.0, clip_norm=config.optim.clip_norm)
@@ -65,6 +62,34 @@ def find_lr(
             watch()
         losses |= dict(zip(task.seeds, curves, strict=True))
     return LrTest(rates, optimizer_rates, losses, chance=math.log(data.num_classes))
+
+
+def _check_range(low: float, high: float, steps: int) -> None:
+    if not low > 0:
+        raise InputError("low", low, "must be a number > 0")
+    if not low < high < math.inf:
+        raise InputError("high", high, f"must be a number above low={low}")
+    if steps < FEWEST:
+        raise InputError("steps", steps, f"must be an integer ≥ {FEWEST}")
+
+
+def range_test(config, **how) -> LrTest:
+    """That of all replicates of a resolved configuration, without a run. how: low, high, steps of find_lr."""
+    torch.set_num_threads(cpu_threads(config))
+    seeds = range(config.seed, config.seed + config.replicates)
+    return find_lr(config, make_task(config, seeds, config.device).data, seeds, config.device, **how)
+
+
+def check(config, processes: int) -> None:
+    """Raises InputError, its key within `measure`, for a range that cannot be, and as the network's check does."""
+    how = config.measure
+    try:
+        _check_range(how.low, how.high, how.steps)
+        if how.rule not in RULES:
+            raise InputError("rule", how.rule, choices_text(how.rule, RULES))
+    except InputError as error:
+        raise error.within("measure") from None
+    check_network(config, processes)
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,25 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from normbench.errors import UserError
 
-OVER = ("finished", "diverged")  # statuses of a run that nothing has to be done for
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
-
-METRICS = (
-    "seed",
-    "epoch",
-    "step",
-    "samples",
-    "lr",
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "val_ece",
-    "grad_norm",
-    "image_size",
-    "epoch_seconds",
-    "seconds",
-)
 
 
 class Busy(UserError):
@@ -96,12 +79,17 @@ class RunDirectory:
         self._write("config.yaml", OmegaConf.to_yaml(config))
         self._write("env.json", _json(environment))
 
-    def write_metrics(self, rows: list[dict], columns=METRICS) -> None:
-        """metrics.csv: the series of a run, such as a row per epoch and replicate, by seed and then step."""
+    def write_metrics(self, rows: list[dict], columns: Sequence[str]) -> None:
+        """metrics.csv: the series of a run, such as a row per epoch and replicate, by seed and then step.
+
+        columns: of the series; where a measurement has none there is no file.
+        """
+        if not columns:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row["seed"], row["step"])))
+        writer.writerows(sorted(rows, key=lambda row: (row.get("seed", 0), row.get("step", 0))))
         self._write("metrics.csv", text.getvalue())
 
     def write_result(self, result: dict) -> None:

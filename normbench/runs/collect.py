@@ -3,7 +3,8 @@
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,17 @@ import pandas as pd
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from normbench.analysis.columns import CONFIGURATION, CURVES, ENVIRONMENT, OUTCOME, of_configuration
-from normbench.analysis.statistics import best_of, mcnemar
+from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, of_configuration
+from normbench.analysis.evidence import best, counted
+from normbench.analysis.statistics import mcnemar
 from normbench.config.files import GROUPS, choices, default_leaves, study_file, study_names
-from normbench.config.identity import identity
+from normbench.config.identity import identity, unnamed
 from normbench.config.keys import BY_MACHINE, KEYS
 from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
 from normbench.facts import facts_of
-from normbench.records.directory import OVER, RunDirectory, plainly
+from normbench.records.directory import RunDirectory
+from normbench.records.metrics import COLUMNS, CURVES, HEADLINE, OBJECTIVE, OVER, PEAK_MEMORY, of_measurements, whole
 from normbench.runs.sweep import runs_of
 
 # What a command says of its machine alone.
@@ -29,11 +32,6 @@ WHOLE = (
     "batch_size",
     "train_size",
     "epochs",
-    "diverged_epoch",
-    "tta_gained",
-    "tta_lost",
-    "steps_to_target",
-    "stack",
     "threads",
 )
 
@@ -52,7 +50,8 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     else:
         study_file(target)
         found = _planned(target, output, overrides)
-    rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study)]
+    outcomes = [o.name for o in of_measurements(leaves.get(MEASUREMENT, "train") for leaves, _, _ in found)]
+    rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study, outcomes)]
     if all(row["status"] == "missing" for row in rows):
         raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
     own = (*CONFIGURATION.values(), "stack", "seed", "replicates", "evaluation.suggest_lr")
@@ -63,21 +62,21 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     differing = sorted(key for key, different in values.items() if len(different) > 1 and key not in own)
     every = [leaves for leaves, _, _ in found]
     differing = [key for key in differing if not _named(key, every)]
-    columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *OUTCOME, "peak_memory_mb"]
+    columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *outcomes, PEAK_MEMORY.name]
     table = pd.DataFrame(
         [{**row, **{key: _scalar(row["leaves"].get(key)) for key in differing}} for row in rows],
         columns=[*columns, *ENVIRONMENT, "error"],
     )
-    for column in WHOLE:
+    for column in (*WHOLE, *whole(outcomes)):
         table[column] = table[column].astype("Int64")
-    table["regret"] = _regret(table)
-    curves = [row for directory in {d.path: d for _, d, _ in found}.values() for row in _curves(directory)]
-    return table, pd.DataFrame(curves, columns=CURVES)
+    if "regret" in outcomes:
+        table["regret"] = _regret(table)
+    return table, _curves(found)
 
 
 def _leaves(config, directory: RunDirectory | None = None) -> dict[str, object]:
     """The identity of a run, without what follows from the rest of it, as it does where the user leaves it alone."""
-    leaves = identity(config, _environment(directory).get("processes", 1) if directory else 1)
+    leaves = unnamed(config) | identity(config, _environment(directory).get("processes", 1) if directory else 1)
     return leaves | {
         key.name: key.alone
         for key in KEYS.values()
@@ -124,7 +123,7 @@ def _essence(leaves: dict) -> str:
     return str(sorted((key, str(value)) for key, value in leaves.items() if key not in BY_MACHINE))
 
 
-def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict]:
+def _rows(leaves: dict, directory: RunDirectory, study: str | None, outcomes: list[str]) -> list[dict]:
     result = directory.result()
     status = result["status"] if result else directory.status()
     if result is None and status in OVER:  # it ended this moment
@@ -137,7 +136,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
         "leaves": leaves,
         "options": _options(leaves),
         "stats_batch": _stats_batch(leaves),
-        "peak_memory_mb": result.get("peak_memory_mb"),
+        PEAK_MEMORY.name: result.get(PEAK_MEMORY.name),
         "error": result.get("error"),
         **{column: leaves.get(key) for column, key in CONFIGURATION.items() if key},
         **{key: environment.get(key) for key in ENVIRONMENT},
@@ -146,7 +145,7 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None) -> list[dict
     by_seed = {entry["seed"]: entry for entry in entries}
     seeds = range(leaves["seed"], leaves["seed"] + leaves["replicates"])
     return [
-        {**common, "seed": seed, "status": status, **{key: by_seed.get(seed, {}).get(key) for key in OUTCOME}}
+        {**common, "seed": seed, "status": status, **{key: by_seed.get(seed, {}).get(key) for key in outcomes}}
         | ({"status": by_seed[seed]["status"]} if seed in by_seed else {})
         for seed in seeds
     ]
@@ -174,22 +173,23 @@ def _regret(table: pd.DataFrame) -> pd.Series:
     three rates, with the best at its edge, or with several runs of a seed at one rate.
     """
     regret = pd.Series(np.nan, table.index)
-    over = table[table["status"].isin(OVER) & table["val_acc"].notna()]
+    over = counted(table)
+    over = over[over[OBJECTIVE].notna()]
     keys = [column for column in of_configuration(over) if column != "lr"]
     for _, group in over.groupby(keys, dropna=False, sort=False):
         rates = np.sort(group["lr"].unique())
         suggested = group["suggested_lr"].dropna().astype(float)
         if len(rates) < 3 or suggested.empty or group.duplicated(["lr", "seed"]).any():
             continue
-        best = best_of(group["val_acc"].astype(float), group["lr"])
-        if best.edge:
+        chosen = best(group, "lr")
+        if chosen.edge:
             continue
-        accuracy = group.set_index(["lr", "seed"])["test_acc"].astype(float)
+        accuracy = group.set_index(["lr", "seed"])[HEADLINE].astype(float)
         away = np.abs(np.subtract.outer(np.log(suggested.to_numpy()), np.log(rates)))
         covered = away.min(axis=1) <= np.diff(np.log(rates)).max() / 2
         for index, rate in zip(suggested.index[covered], rates[away.argmin(axis=1)[covered]], strict=True):
             seed = group["seed"][index]
-            regret[index] = accuracy.get((best.value, seed), np.nan) - accuracy.get((rate, seed), np.nan)
+            regret[index] = accuracy.get((chosen.value, seed), np.nan) - accuracy.get((rate, seed), np.nan)
     return regret
 
 
@@ -221,15 +221,18 @@ def _environment(directory: RunDirectory) -> dict:
     return {**env, "torch": env["packages"]["torch"], "command": re.sub(FOLDERS, "", env["command"])}
 
 
-def _curves(directory) -> list[dict]:
-    try:
-        with open(directory.path / "metrics.csv", newline="") as lines:
-            return [
-                {"run_id": directory.path.name, **{key: row[key] for key in CURVES[1:]}}
-                for row in csv.DictReader(lines)
-            ]
-    except OSError:  # none yet
-        return []
+def _curves(found) -> pd.DataFrame:
+    """The series of all runs, one run after the other: a learning curve, or what a probe's measurement has for one."""
+    columns = ["run_id"]
+    for name in dict.fromkeys(leaves[MEASUREMENT] for leaves, _, _ in found):
+        columns += [c for c in (CURVES if name == "train" else COLUMNS.get(name, ())) if c not in columns]
+    if any(leaves["evaluation.every_steps"] is not None for leaves, _, _ in found):
+        columns.insert(columns.index("epoch") + 1, "step")
+    rows = []
+    for directory in {directory.path: directory for _, directory, _ in found}.values():
+        with suppress(OSError), open(directory.path / "metrics.csv", newline="") as lines:  # there may be none yet
+            rows += [row | {"run_id": directory.path.name} for row in csv.DictReader(lines)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _scalar(value):
@@ -246,24 +249,3 @@ def _named(key: str, runs: list[dict]) -> bool:
         return False
     files = [(leaves.get(f"{group}.name"), leaves.get(key)) for leaves in runs]
     return all(name in choices(group) and default_leaves(((group, name),)).get(key) == value for name, value in files)
-
-
-def write(table: pd.DataFrame, path: Path) -> None:
-    """A table as CSV, numbers to full precision, the same bytes for the same table. Raises UserError."""
-    with plainly(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False, lineterminator="\n")
-
-
-def read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A table that `write` wrote. Raises UserError where there is none, or not one with these columns."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such table; scripts/collect.py writes it")
-    types = {"diverged_epoch": "Int64", "seed": "Int64", "error": object}
-    try:
-        table = pd.read_csv(path, dtype=types)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no table that scripts/collect.py wrote ({' '.join(str(error).split())})") from None
-    if lacking := [column for column in columns if column not in table]:
-        raise UserError(f"{path}: no table that scripts/collect.py wrote (without {', '.join(lacking)})")
-    return table

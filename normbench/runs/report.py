@@ -6,18 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from normbench.processes import first
-from normbench.records.directory import OVER
+from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
 from normbench.runs.sweep import Run
-from normbench.training.progress import duration
-
-# What print_run shows of a replicate, where it has it.
-ACCURACIES = {
-    "val_acc": "val acc %",
-    "test_acc": "test acc %",
-    "test_acc_precise": "test acc %, precise stat.",
-    "test_acc_tta": "test acc %, TTA",
-    "test_ece": "test ECE %",
-}
+from normbench.words import duration
 
 
 def _console() -> Console:
@@ -26,20 +17,33 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def mean_text(values: list[float]) -> str:
+def mean_text(values: list[float], digits: str = ".2f") -> str:
     """`71.23`, or `71.23 ± 0.41` with the half-width of the 95 % t interval of the mean, where there are several."""
     if len(values) == 1:
-        return f"{values[0]:.2f}"
+        return f"{values[0]:{digits}}"
     from normbench.analysis.statistics import t_interval  # scipy.stats takes its time to load
 
     interval = t_interval(values)
-    return f"{interval.estimate:.2f} ± {interval.high - interval.estimate:.2f}"
+    return f"{interval.estimate:{digits}} ± {interval.high - interval.estimate:{digits}}"
 
 
 def accuracy(result: dict, key: str) -> str:
-    """The mean over a run's replicates of one accuracy, in percent; a dash where the method has none."""
+    """The mean of an accuracy, or another outcome, over a run's replicates; a dash where one of them has none."""
     values = [entry.get(key) for entry in result["replicates"]]
-    return "–" if None in values else mean_text(values)
+    return "–" if None in values else mean_text(values, outcome_of(key).digits)
+
+
+def _in_a_line(result: dict) -> str:
+    """`val acc 42.12 %, test acc 41.50 %`; of what is no training, whatever it came to."""
+    entry = result["replicates"][0]
+    names = (
+        (OBJECTIVE, HEADLINE) if HEADLINE in entry else [key for key in entry if outcome_of(key).printed is not None]
+    )
+    told = []
+    for outcome in map(outcome_of, names):
+        words, unit = (outcome.printed or outcome.words).removesuffix(" %"), f" {outcome.unit}" if outcome.unit else ""
+        told.append(f"{words} {accuracy(result, outcome.name)}{unit}")
+    return ", ".join(told)
 
 
 def print_line(result: dict) -> None:
@@ -47,12 +51,8 @@ def print_line(result: dict) -> None:
     if not first():
         return
     again = "finished earlier; " if result.get("repeated") else ""
-    _console().print(
-        f"{result['run_id']}: {again}{statuses(result)}; "
-        f"val acc {accuracy(result, 'val_acc')} %, test acc {accuracy(result, 'test_acc')} %",
-        highlight=False,
-        soft_wrap=True,
-    )
+    line = f"{result['run_id']}: {again}{statuses(result)}; {_in_a_line(result)}"
+    _console().print(line, highlight=False, soft_wrap=True)
 
 
 def statuses(result: dict) -> str:
@@ -62,7 +62,7 @@ def statuses(result: dict) -> str:
     words = [entry["status"] for entry in result["replicates"]]
     if len(set(words)) == 1:
         return words[0]
-    return ", ".join(f"{words.count(word)} {word}" for word in ("finished", "diverged") if word in words)
+    return ", ".join(f"{words.count(word)} {word}" for word in OVER if word in words)
 
 
 def print_run(result: dict, config) -> None:
@@ -70,20 +70,20 @@ def print_run(result: dict, config) -> None:
     if not first():
         return
     console = _console()
-    columns = {key: words for key, words in ACCURACIES.items() if key in result["replicates"][0]}
+    columns = [outcome for outcome in printed(measurement_of(config)) if outcome.name in result["replicates"][0]]
     table = Table(title=result["run_id"], title_justify="left")
-    for name in ("seed", "status", *columns.values(), "time"):
+    for name in ("seed", "status", *(outcome.printed or outcome.title for outcome in columns), "time"):
         table.add_column(name, justify="left" if name == "status" else "right")
     for entry in result["replicates"]:
         status = entry["status"]
         if status == "diverged":
             status += f" in epoch {entry['diverged_epoch']}"
-        table.add_row(str(entry["seed"]), status, *(_text(entry[key]) for key in columns), duration(entry["seconds"]))
+        values = (_text(entry[outcome.name], outcome.digits) for outcome in columns)
+        table.add_row(str(entry["seed"]), status, *values, duration(entry["seconds"]))
     if len(result["replicates"]) > 1:
         table.add_section()
-        table.add_row(
-            "mean", "± 95 % t interval", *(accuracy(result, key) for key in columns), duration(result["seconds"])
-        )
+        means = (accuracy(result, outcome.name) for outcome in columns)
+        table.add_row("mean", "± 95 % t interval", *means, duration(result["seconds"]))
     console.print(table)
     for entry in result["replicates"]:
         if line := _further(entry):
@@ -93,8 +93,8 @@ def print_run(result: dict, config) -> None:
     console.print(str(Path(config.output) / result["run_id"]), soft_wrap=True, highlight=False)
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _text(value: float | None, digits: str) -> str:
+    return "–" if value is None else f"{value:{digits}}"
 
 
 def _further(entry: dict) -> str:
@@ -131,35 +131,34 @@ def _swept(runs: list[Run]) -> list[str]:
 def print_sweep(runs: list[Run]) -> int:
     """The table of a sweep, read from its folders. Returns the exit status: 1 if any run failed or is not over."""
     console, counts = _console(), {}
-    swept = _swept(runs)
+    keys, columns = _swept(runs), swept(measurement_of(run.config) for run in runs)
     table = Table(title="Sweep: means over the replicates, ± 95 % t interval", title_justify="left")
-    for key in swept:
+    for key in keys:
         table.add_column(key, justify="left")
-    for name in ("n", "status", "val acc %", "test acc %", "precise stat.", "images/s", "time"):
+    heads = [outcome.swept or outcome.title for outcome in columns]
+    for name in ("n", "status", *heads, "images/s", "time"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
     messages = []
     for run in runs:
         typed = _typed(run)
-        row = [typed.get(key, "") for key in swept]
+        row = [typed.get(key, "") for key in keys]
         result = run.directory.result()
         if run.error or result is None or result["status"] == "failed":
             error = run.error or (result or {}).get("error")
             status = "failed" if error else "not finished"
             messages.append(f"{run.name}: " + " ".join((error or status).split()))
             counts[status] = counts.get(status, 0) + 1
-            table.add_row(*row, str(run.config.replicates), status, "–", "–", "–", "–", "–")
+            table.add_row(*row, str(run.config.replicates), status, *["–"] * (len(heads) + 2))
             continue
         entries = result["replicates"]
         for entry in entries:
             counts[entry["status"]] = counts.get(entry["status"], 0) + 1
-        speed = entries[0]["images_per_second"]
+        speed = entries[0].get("images_per_second")
         table.add_row(
             *row,
             str(len(entries)),
             statuses(result),
-            accuracy(result, "val_acc"),
-            accuracy(result, "test_acc"),
-            accuracy(result, "test_acc_precise"),
+            *(accuracy(result, outcome.name) for outcome in columns),
             "–" if speed is None else f"{speed:,.0f}",
             duration(result["seconds"]),
         )

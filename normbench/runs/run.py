@@ -10,7 +10,6 @@ from normbench.records.directory import RunDirectory
 from normbench.records.environment import environment
 from normbench.signals import stop_requests
 from normbench.tasks import make_task
-from normbench.tasks.build import check_network
 from normbench.training.machine import cpu_threads, make_ready, peak_memory_mb
 from normbench.training.session import Session
 
@@ -22,7 +21,7 @@ def execute(config) -> dict:
     goes on from its checkpoint. Raises UserError for what the user has to mend, Stopped after a signal. Any other error
     is recorded as status `failed`, then raised.
     """
-    check_network(config, launched())
+    MEASURES[config.measure.name].check(config, launched())
     processes, device = join(config.device)
     directory = RunDirectory(config.output, run_id(config, processes.count))
     try:
@@ -77,7 +76,7 @@ def _conclude(config, directory: RunDirectory, session: Session, memory: float) 
         "replicates": entries,
     }
     if session.processes.first:
-        directory.write_metrics(session.rows())
+        session.write_rows()
         if session.board is not None:
             session.board.hparams(config, result)
         directory.write_result(result)

@@ -21,10 +21,11 @@ from normbench.config.resolve import resolve
 from normbench.config.sizes import samples_per_epoch
 from normbench.errors import UserError
 from normbench.processes import first, launched
-from normbench.records.directory import OVER, Busy, RunDirectory, plainly
+from normbench.records.directory import Busy, RunDirectory, plainly
+from normbench.records.metrics import OVER
 from normbench.runs import launchers
 from normbench.signals import Stopped
-from normbench.training.progress import duration
+from normbench.words import duration
 
 POLL_SECONDS = 2.0  # between looks at the folders while other processes work
 
@@ -59,12 +60,12 @@ def runs_of(jobs: list[Job]) -> list[Run]:
 
 
 def check_networks(runs: list[Run]) -> None:
-    """Raise InputError for the first network that cannot be built, of the runs that are not over."""
+    """Raise InputError for the first network or measurement that cannot be, of the runs that are not over."""
     if left := _left(runs):
-        from normbench.tasks.build import check_network
+        from normbench.measures import MEASURES
 
         for run in left:
-            check_network(run.config, launched())
+            MEASURES[run.config.measure.name].check(run.config, launched())
 
 
 def run_alone(run: Run) -> dict:

@@ -131,3 +131,8 @@ def mean_losses(logits, labels, label_smoothing=0.0):
     replicates, n = labels.shape
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing, reduction="none")
     return losses.view(replicates, n).mean(1)
+
+
+def batch_loss(model, x: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """The training loss of one replicate on one batch, in nats. x: N×3×H×W, labels: N."""
+    return mean_losses(model(x), labels.unsqueeze(0), label_smoothing).sum()

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from normbench.words import duration
+
 
 class Display:
     """style: auto, bar, lines or none. total: steps of the whole run; `done` of them lie in earlier sessions.
@@ -76,13 +78,6 @@ class Display:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03`, or `2:03` below an hour."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _mean(rows, key):

@@ -3,6 +3,7 @@
 import time
 
 from normbench.records.directory import RunDirectory
+from normbench.records.metrics import COLUMNS
 from normbench.signals import Stopped
 from normbench.training.progress import Display
 
@@ -19,6 +20,7 @@ class Session:
         self.config, self.directory, self.processes, self.request = config, directory, processes, request
         self.finished, self.current = kept["finished"], kept["current"]
         self.current_rows: list[dict] = []
+        self.columns = COLUMNS.get(config.measure.name, ())
         self.board = self.display = None
         self.kept_at = time.monotonic()
 
@@ -84,7 +86,7 @@ class Session:
         self.current, self.current_rows = state, list(all_rows)
         if not self.processes.first:
             return
-        self.directory.write_metrics(self.rows())
+        self.write_rows()
         self.keep()
         self.display.rows(rows)
         if self.board is not None:
@@ -109,6 +111,9 @@ class Session:
         """The rows of metrics.csv: those of the stacks that are done, and of the one under way."""
         done = [row for stack in self.finished for row in stack["rows"]]
         return done + (self.current_rows if self.current is not None else [])
+
+    def write_rows(self) -> None:
+        self.directory.write_metrics(self.rows(), self.columns)
 
     def keep(self) -> None:
         if self.processes.first:

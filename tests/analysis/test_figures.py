@@ -11,8 +11,9 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from scipy import stats
 
-from normbench.analysis.drawing import SPARE, STYLES, looks_of
-from normbench.analysis.figures import cost_figure, curves_figure, default_panels, save, sweep_figure
+from normbench.analysis.figures import cost_figure, curves_figure, save, sweep_figure
+from normbench.analysis.looks import METHODS, SPARE, looks_of
+from normbench.analysis.panels import default_panels
 from normbench.errors import UserError
 from normbench.norms import NORMS
 
@@ -179,11 +180,11 @@ def test_one_replicate_has_no_interval_and_the_note_says_so(runs):
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 20.0])
 def test_names_of_lines_do_not_overlap_and_stay_in_the_figure(runs, spread):
-    table = pd.concat([runs[runs.method == "batch"].assign(method=name, run_id=name) for name in STYLES])
-    table["test_acc"] = 50 + spread * table.method.map(list(STYLES).index) / len(STYLES) + table.seed / 10
+    table = pd.concat([runs[runs.method == "batch"].assign(method=name, run_id=name) for name in METHODS])
+    table["test_acc"] = 50 + spread * table.method.map(list(METHODS).index) / len(METHODS) + table.seed / 10
     figure = sweep_figure(table, [{"x": "batch_size"}])
     names = [text for text in figure.axes[0].texts if text.get_label() == "name"]
-    assert len(names) == len(STYLES)
+    assert len(names) == len(METHODS)
     # get_window_extent of an annotation includes its leader, which may cross: the text's own box is asked for.
     boxes = [matplotlib.text.Text.get_window_extent(text) for text in names]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
@@ -191,14 +192,14 @@ def test_names_of_lines_do_not_overlap_and_stay_in_the_figure(runs, spread):
 
 
 def test_each_method_has_its_own_marker_and_colour_everywhere(runs):
-    assert set(STYLES) == set(NORMS)
-    assert len({style.marker for style in STYLES.values()}) == len({style.colour for style in STYLES.values()}) == 11
+    assert set(METHODS) == set(NORMS)
+    assert len({style.marker for style in METHODS.values()}) == len({style.colour for style in METHODS.values()}) == 11
     for axes in (sweep_figure(runs, [ARMS]).axes[0], cost_figure(runs, where=ARMS["where"]).axes[0]):
         for method in ("batch", "group", "none"):
             drawn = line(axes, method)
             assert (to_hex(drawn.get_color()), drawn.get_marker()) == (
-                STYLES[method].colour.lower(),
-                STYLES[method].marker,
+                METHODS[method].colour.lower(),
+                METHODS[method].marker,
             )
     unknown = runs.replace({"method": {"group": "theirs", "none": "ours"}})
     strange = sweep_figure(unknown, [{"x": "batch_size", "where": {"method": ["batch", "theirs", "ours"]}}]).axes[0]
@@ -264,13 +265,13 @@ def test_lines_over_categories_stand_side_by_side(crossed):
 
 
 def test_styles_of_what_is_no_method_read_in_grey():
-    styles = list(looks_of(INPUTS).values())
+    styles = list(looks_of({"data.input": INPUTS})["data.input"].values())
     grey = {style.marker: np.dot(to_rgb(style.colour), [0.299, 0.587, 0.114]) for style in styles}
     assert len(grey) == len({style.colour for style in styles}) == len(INPUTS)
     assert sum(marker in "ohHp" for marker in grey) == 1  # these four look alike
     assert max(grey.values()) - min(grey.values()) > 0.5
-    assert set(SPARE) == set(STYLES)
-    assert looks_of(["none", "rician"])["rician"] not in (STYLES["none"], None)
+    assert set(SPARE) == set(METHODS.values())
+    assert looks_of({"method": ["none", "rician"]})["method"]["rician"] not in (METHODS["none"], None)
 
 
 def test_lines_by_a_number_are_named_with_their_column(crossed):

@@ -9,8 +9,8 @@ from normbench.analysis.claims import decide
 from normbench.analysis.figures import cost_figure, curves_figure, sweep_figure
 from normbench.analysis.study import NEEDED, study_of
 from normbench.analysis.tables import summary
+from normbench.analysis.tables_io import write
 from normbench.errors import InputError, UserError
-from normbench.runs.collect import write
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ claims:
     study = study_of("mine", None)
     flat, both = study.claims
     assert flat.statement == "GroupNorm does not care for the batch size"
-    assert (flat.kind, flat.metric, flat.over, flat.margin) == ("spread", "test_acc", "batch_size", 1.5)
-    assert flat.where == {"method": "none", "batch_size": [2, 8]}
-    assert both.over == ["data.noise", "data.input"]
-    assert both.where == {"augment.mixup": 0, "data.noise": ["none", "rician"]}
+    assert (flat.kind.word, flat.metric, flat.kind.over, flat.kind.margin) == ("spread", "test_acc", "batch_size", 1.5)
+    assert flat.kind.where == {"method": "none", "batch_size": [2, 8]}
+    assert both.kind.over == ["data.noise", "data.input"]
+    assert both.kind.where == {"augment.mixup": 0, "data.noise": ["none", "rician"]}
     assert study.title == "Does GroupNorm care?"
     assert (study.says("tunes"), study.says("figure")) == ("lr", None)
     experiment.write_text("study: mine\n")

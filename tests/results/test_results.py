@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from normbench.records.directory import OVER
-from normbench.runs.collect import read, study_names
+from normbench.analysis.tables_io import read
+from normbench.config.files import study_names
+from normbench.records.metrics import OVER
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/runs.csv"))

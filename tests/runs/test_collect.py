@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from normbench.analysis.columns import COUNTED, CURVES
 from normbench.analysis.study import study_of
+from normbench.analysis.tables_io import read, write
 from normbench.config.overrides import normalize, plan
 from normbench.errors import InputError, UserError
-from normbench.records.directory import OVER
-from normbench.runs.collect import _named, collect, read, write
+from normbench.records.metrics import CURVES
+from normbench.runs.collect import _named, collect
 from normbench.runs.sweep import runs_of
 
 ENV = {
@@ -234,10 +234,6 @@ def test_a_row_with_nothing_is_still_typed(demo):
     back = read(demo / "runs.csv", table.columns)
     assert back["seed"].tolist() == table["seed"].tolist()
     assert pd.api.types.is_numeric_dtype(back["test_acc"])
-
-
-def test_the_two_lists_of_statuses_agree():
-    assert COUNTED == OVER
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.5), (0.2, 0.0)])

@@ -6,30 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from normbench.training.loop import starting_network
 from omegaconf import OmegaConf
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from normbench.analysis.inputs_page import MATRICES, _interval_cell, figure
 from normbench.config.resolve import resolve
 from normbench.data.inputs import KINDS
 from normbench.errors import InputError, UserError
+from normbench.measures.curvature import condition_number, hessian_extremes
+from normbench.measures.float16 import float16_shares
 from normbench.models import build_model
 from normbench.norms import Layers
 from normbench.norms.plain import Linear
 from normbench.norms.weight import _WeightNorm
-from normbench.probes import configurations
-from normbench.probes.inputs import (
-    MATRICES,
-    _interval_cell,
-    condition_number,
-    figure,
-    float16_shares,
-    hessian_extremes,
-    probe,
-)
 from normbench.random import derive
+from normbench.tasks import make_task
+from normbench.training.network import Network
 
 
 def normal(*shape, seed=0):
@@ -229,7 +223,9 @@ SMALL = (
 def test_the_network_is_the_one_that_a_run_starts_from(compose):
     config = resolve(compose(*SMALL, "norm=weight_norm", "device=cpu"))
     images = normal(16, 3, 32, 32).float()
-    model, _ = starting_network(config, [5], "cpu", images)
+    task = make_task(config, [5], "cpu")
+    task.first_inputs = lambda count: images
+    model = Network(config, task).model
     assert model.training
     plain = build_model("resnet8", Layers("weight_norm"), [derive(5, "init")], width=1)
     first = next(module for module in model.modules() if isinstance(module, _WeightNorm))
@@ -239,16 +235,19 @@ def test_the_network_is_the_one_that_a_run_starts_from(compose):
     assert not torch.allclose(first.filters(), other.filters())
 
 
-def test_dropout_draws_from_the_seed(compose):
+def test_dropout_draws_from_the_seed(tmp_path):
     options = [*SMALL, "model.dropout=0.5", "data.input=unit", "norm=none", "replicates=1"]
-    once, again, other = (probe([*options, f"seed={seed}"]).tables["networks"].iloc[0] for seed in (5, 5, 6))
+    once, again, other = (
+        probe_inputs([*options, f"output={tmp_path}", f"seed={seed}"]).tables["networks"].iloc[0] for seed in (5, 5, 6)
+    )
     assert once.equals(again)
     assert once.hessian_largest != other.hessian_largest
 
 
 @pytest.fixture(scope="module")
-def findings():
-    return probe([*SMALL, "data.input=raw,per_image", "norm=batch,none", "seed=3"])
+def findings(tmp_path_factory):
+    output = f"output={tmp_path_factory.mktemp('probe')}"
+    return probe_inputs([output, *SMALL, "data.input=raw,per_image", "norm=batch,none", "seed=3"])
 
 
 def test_tables_have_a_row_a_matrix_and_a_row_a_seed(findings):
@@ -292,18 +291,18 @@ def test_what_is_not_finite_lowers_n_and_is_said(findings):
 
 def test_defaults_are_what_is_not_typed():
     def arms(*typed):
-        configs = configurations(typed, (f"data.input={','.join(KINDS)}", "norm=batch,none", "replicates=5"))
+        configs = [run.config for run in planned("inputs", typed)]
         return [(c.data.input, c.norm.name, c.replicates) for c in configs]
 
     assert arms() == [(kind, norm, 5) for kind in KINDS for norm in ("batch", "none")]
     assert arms("norm=group", "+data.input=raw", "replicates=2") == [("raw", "group", 2)]
-    config = configurations(["data=patterns", "data.channel_scale=10000"], ("norm=batch",))[0]
+    config = planned("inputs", ["data=patterns", "data.channel_scale=10000"])[0].config
     assert OmegaConf.is_readonly(config)
     assert (config.data.name, config.data.test_channel_scale) == ("patterns", 10000)
 
 
 def test_another_sweep_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"data\.input and norm may have several values, any other key only one"):
-        probe([*SMALL, "seed=0,1"])
+        probe_inputs([*SMALL, "seed=0,1"])
     with pytest.raises(InputError, match=r"data\.input=grey: choices: "):
-        probe([*SMALL, "data.input=grey"])
+        probe_inputs([*SMALL, "data.input=grey"])

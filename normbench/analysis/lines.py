@@ -1,0 +1,176 @@
+"""From the rows of a table to the lines of a figure, and to the note below it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from normbench.analysis.columns import of_configuration, plain
+from normbench.analysis.drawing import Line
+from normbench.analysis.evidence import censored, listed, select
+from normbench.analysis.looks import Look
+from normbench.analysis.statistics import Interval, t_interval
+from normbench.errors import UserError, choices_text
+from normbench.records.metrics import OBJECTIVE, OVER, outcome_of
+from normbench.words import typed
+
+
+def column_of(table: pd.DataFrame, column: str, name: str) -> pd.Series:
+    if column not in table:
+        raise UserError(f"{name}: {column}: no such column; {choices_text(column, table.columns)}")
+    return table[column]
+
+
+def rows_of(runs: pd.DataFrame, where: Mapping | None, name: str) -> pd.DataFrame:
+    """The rows that `evidence.select` selects. name: of the panel or figure, for its errors."""
+
+    def lacks(column, _):
+        return UserError(f"{name}: {column}: no such column; {choices_text(column, runs.columns)}")
+
+    return select(runs, where, lacks)
+
+
+def where_text(where: Mapping | None) -> str:
+    return " ".join(f"{column}={','.join(map(typed, listed(value)))}" for column, value in (where or {}).items())
+
+
+def statuses_of(rows: pd.DataFrame, y: str) -> pd.Series:
+    """The status of each row; `finished without test_loss` where it counts but has no y."""
+    lacking = rows["status"].isin(OVER) & rows[y].isna()
+    return rows["status"].where(~lacking, rows["status"] + f" without {y}")
+
+
+def with_values(rows: pd.DataFrame, y: str) -> pd.DataFrame:
+    return rows[rows["status"].isin(OVER) & rows[y].notna()]
+
+
+def nothing(name: str, rows: pd.DataFrame, where: Mapping | None) -> UserError:
+    if rows.empty:
+        return UserError(f"{name}: no run has {where_text(where)}" if where else f"{name}: there are no runs")
+    counts = ", ".join(f"{n} {status}" for status, n in rows["status"].value_counts().items())
+    return UserError(f"{name}: nothing finished {f'with {where_text(where)} ' if where else ''}({counts})")
+
+
+def lines_of(
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    looks: dict[str, Look],
+    name: str,
+    summarize: Callable[..., Interval] = t_interval,
+    names: str | Mapping = MappingProxyType({}),
+    second: str = "",
+    point: str | None = None,
+) -> list[Line]:
+    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y.
+
+    point: the column whose values are a point each, where two of them may lie at the same x; else x is.
+    """
+    keys = rows[by].map(typed)
+    spoken = {key: f"{plain(by)} {key}" if is_numeric_dtype(rows[by]) else key for key in keys.unique()}
+    if not isinstance(names, str):
+        spoken |= {typed(value): name for value, name in names.items()}
+    labels = keys.map(spoken) if not isinstance(names, str) else pd.Series(names, rows.index)
+    order = {key: i for i, key in enumerate(looks)}
+    lines = []
+    for label in sorted(labels.unique(), key=lambda label: min(order[key] for key in keys[labels == label])):
+        mine = rows[labels == label]
+        points = []
+        for _, group in mine.groupby(point or x):
+            _check_one_configuration(group, f"{name}: a point of {label}")
+            lost = group.loc[group["status"] == "diverged", y]
+            mean = astuple(summarize(group[y].to_numpy(float)))
+            points.append((group[x].iloc[0], *mean, len(lost), lost.mean()))
+        points.sort(key=lambda values: values[0])
+        lines.append(
+            Line(
+                f"{label}, {second}" if second else label,
+                looks[min(keys[labels == label], key=order.get)],
+                pd.DataFrame(points, columns=["x", "estimate", "low", "high", "n", "lost", "chance"]),
+                mine.loc[mine["status"] == "finished", [x, y]].to_numpy(float),
+                second,
+            )
+        )
+    return lines
+
+
+def _check_one_configuration(rows: pd.DataFrame, name: str) -> None:
+    """A mean over replicates is one over seeds alone."""
+    differing = [column for column in of_configuration(rows) if rows[column].nunique(dropna=False) > 1]
+    if differing:
+        raise UserError(f"{name} would average over runs that differ in {', '.join(differing)}; choose with where")
+    if rows["seed"].duplicated().any():
+        raise UserError(f"{name} has the same seed twice; choose with where")
+
+
+def median_and_range(values: np.ndarray) -> Interval:
+    return Interval(np.median(values), values.min(), values.max(), len(values))
+
+
+def pairs(table: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(table[["run_id", "seed"]])
+
+
+def per_epoch(curves: pd.DataFrame, runs: pd.DataFrame, y: str) -> pd.DataFrame:
+    """`curves` with the settings of each run; diverged replicates at chance from their epoch on, marked once."""
+    runs = runs[runs["status"].isin(OVER)]
+    settings = runs[["run_id", "seed", "status", "diverged_epoch", *of_configuration(runs)]]
+    column_of(curves, y, "learning curves")
+    table = curves[["run_id", "seed", "epoch", y]].merge(settings, on=["run_id", "seed"])
+    alive = (table["status"] == "finished") | (table["epoch"] < table["diverged_epoch"])
+    table = table[alive].assign(status="finished")
+    if outcome_of(y).chance is None:
+        return table.dropna(subset=y)
+    flat = []
+    for row in runs[runs["status"] == "diverged"].to_dict("records"):
+        epochs = np.arange(int(row["diverged_epoch"]), int(row["epochs"]) + 1)
+        status = np.where(epochs == epochs[0], "diverged", "at chance")
+        row = {column: row[column] for column in settings} | {y: row[OBJECTIVE]}
+        flat.append(pd.DataFrame(row | {"epoch": epochs, "status": status}))
+    return pd.concat([table, *flat], ignore_index=True).dropna(subset=y)
+
+
+# The note below a figure
+
+
+def key_text(lines: list[Line], dots: bool = True) -> str:
+    if all(n == 1 for line in lines for n in line.points.n):
+        return "One replicate a point: no interval."
+    what = "mean over n replicates (small dots)" if dots else "mean over n replicates"
+    seconds = ", ".join(sorted({line.second for line in lines if line.second}))
+    opened = f" Open markers: {seconds}." if seconds else ""
+    return f"Markers: {what}; bands and bars: 95 % t interval of the mean.{opened}"
+
+
+def lost_text(lines: list[Line], y: str) -> str:
+    lost = any((line.points.lost > 0).any() for line in lines)
+    at_chance = ", at chance" if outcome_of(y).chance else ""
+    return f"× k: k replicates diverged; they count in the mean{at_chance}." if lost else ""
+
+
+def censored_text(runs: pd.DataFrame, statuses: list[pd.Series], y: str) -> str:
+    """How many of the steps drawn are those of a whole training that did not reach its target."""
+    status = pd.concat(statuses)
+    drawn = runs.loc[status[status.isin(OVER)].index.unique()]
+    never = censored(drawn, y).sum()
+    return (
+        f"{never} of {len(drawn)} replicates did not reach the target and count with all their steps." if never else ""
+    )
+
+
+def marks_text(columns: list[str]) -> str:
+    what = " and ".join(dict.fromkeys(map(plain, columns)))
+    return f"On top: {what} of each replicate that has one, and how many have." if columns else ""
+
+
+def left_out_text(statuses: list[pd.Series]) -> str:
+    """`3 of 140 replicates not counted: 2 missing, 1 failed.`, each row of `runs` once; empty if all were counted."""
+    status = pd.concat(statuses)
+    status = status[~status.index.duplicated()]
+    counts = status[~status.isin(OVER)].value_counts()
+    words = ", ".join(f"{n} {word}" for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return f"{counts.sum()} of {len(status)} replicates not counted: {words}." if len(counts) else ""

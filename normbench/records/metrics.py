@@ -1,0 +1,265 @@
+"""What a replicate can come to: its statuses, and its outcomes, each declared here and nowhere else.
+
+To add an outcome, put it into the tuple of its measurement. The columns of runs.csv, the labels and limits of axes and
+what claims and tables make of it follow from what it says of itself.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+# Status of a run or replicate → whether it is over: nothing is left to do for it, and its numbers count.
+STATUSES = {
+    "finished": True,
+    "diverged": True,
+    "failed": False,
+    "stopped": False,  # it goes on from its checkpoint
+    "running": False,
+    "missing": False,  # never begun
+}
+OVER = tuple(status for status, over in STATUSES.items() if over)
+
+
+def guessing(classes: int) -> float:
+    """The accuracy of a guess among so many classes, in percent."""
+    return 100 / classes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A number of a replicate: a column of runs.csv.
+
+    name: of the column. words, unit: for an axis. better: "higher", "lower", or None where neither is. chance: from the
+    number of classes to its value at chance, at which a diverged replicate counts; None: such a one has no value.
+    whole: an integer. reached: the outcome that is false where the value is only a bound, for a target was not reached
+    (right-censored). sought: the outcome that says whether it was looked for at all, by a range test, whatever became
+    of the training beside it. shared: the replicates of a stack have it together.
+
+    In summary.md: table, the one that shows it: "results", "further", or None. head: of its column there. note: on
+    what it is. median: the format of its median; None: the mean is shown. digits: the format of a mean.
+    On the terminal: printed, the head of its column where a run is over; swept, the same where a sweep is. None: no
+    column. An empty head is made of words and unit.
+    """
+
+    name: str
+    words: str
+    unit: str = ""
+    better: str | None = None
+    chance: Callable[[int], float] | None = None
+    whole: bool = False
+    reached: str | None = None
+    sought: str | None = None
+    shared: bool = False
+    table: str | None = "further"
+    head: str = ""
+    note: str = ""
+    median: str | None = None
+    digits: str = ".2f"
+    printed: str | None = ""
+    swept: str | None = ""
+
+    @property
+    def label(self) -> str:
+        """Of an axis: `test accuracy (%)`."""
+        return f"{self.words} ({self.unit})" if self.unit else self.words
+
+    @property
+    def title(self) -> str:
+        """Of a column."""
+        return self.head or ", ".join(filter(None, (self.words, self.unit)))
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What no axis goes beyond, however wide an interval."""
+        return (0, 100) if self.unit == "%" else (float("-inf"), float("inf"))
+
+
+# What rates are chosen by, without the test set; and what is told where nothing else is asked for.
+OBJECTIVE, HEADLINE = "val_acc", "test_acc"
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+SCORES = {  # words, unit, better, chance
+    "acc": ("accuracy", "%", "higher", guessing),
+    "loss": ("loss", "nats", "lower", None),
+    "ece": ("ECE", "%", "lower", None),
+}
+ECE = "ECE: expected calibration error over 15 bins, in percent, mean ± half-width of the 95 % t interval."
+# In no table, neither of a study nor on the terminal; in runs.csv alone, or told in a way of its own.
+UNSHOWN = {"table": None, "printed": None, "swept": None}
+SUMMARY = {"printed": None, "swept": None}  # in summary.md alone
+# What the tables and the command show of the scores, by their names.
+SHOWN = {
+    "val_acc": {"table": "results", "head": "validation", "printed": "val acc %", "swept": "val acc %"},
+    "test_acc": {"table": "results", "head": "test", "printed": "test acc %", "swept": "test acc %"},
+    "test_acc_precise": {
+        "table": "results",
+        "head": "test, precise statistics",
+        "printed": "test acc %, precise stat.",
+        "swept": "precise stat.",
+    },
+    "test_acc_tta": {"printed": "test acc %, TTA"},
+    "val_ece": {"table": "further", "head": "ECE, validation", "note": ECE},
+    "test_ece": {"table": "further", "head": "ECE, test", "note": ECE, "printed": "test ECE %"},
+}
+
+
+def _score(split: str, score: str, way: str = "", way_words: str = "") -> Outcome:
+    words, unit, better, chance = SCORES[score]
+    name = f"{split}_{score}{way}"
+    return Outcome(name, f"{SPLITS[split]} {words}{way_words}", unit, better, chance, **UNSHOWN | SHOWN.get(name, {}))
+
+
+# Of every measurement; and of a whole run.
+COST = (
+    Outcome("seconds", "time in all of a stack", "s", "lower", shared=True, **UNSHOWN),
+    Outcome(
+        "train_seconds",
+        "training time of a stack",
+        "s",
+        "lower",
+        shared=True,
+        head="training, s",
+        note="Training: seconds per replicate, evaluation left out, median.",
+        median=".1f",
+        **SUMMARY,
+    ),
+    Outcome("stack", "replicates trained side by side", whole=True, **UNSHOWN),
+    Outcome("ms_per_step", "time per step of a stack", "ms", "lower", shared=True, median=".2f", **UNSHOWN),
+    Outcome("images_per_second", "speed of a stack", "images/s", "higher", **UNSHOWN),
+)
+PEAK_MEMORY = Outcome("peak_memory_mb", "peak memory", "MB", "lower", median=".0f", **UNSHOWN)
+
+TRAINING = (
+    Outcome("diverged_epoch", "epoch of divergence", whole=True, **UNSHOWN),
+    *(
+        _score(split, score, way, words)
+        for way, words in (("", ""), ("_precise", ", precise statistics"), ("_tta", ", TTA"))
+        for split in ("val", "test")
+        for score in SCORES
+    ),
+    Outcome("tta_gained", "images that TTA turned right", better="higher", whole=True, **UNSHOWN),
+    Outcome("tta_lost", "images that TTA turned wrong", better="lower", whole=True, **UNSHOWN),
+    Outcome("tta_p", "McNemar's p of TTA", **UNSHOWN),
+    Outcome("tta_cost", "evaluation time of TTA", "× plain", "lower", median=".1f", **UNSHOWN),
+    Outcome(
+        "steps_to_target",
+        "steps to the target accuracy",
+        better="lower",
+        whole=True,
+        reached="target_reached",
+        head="steps to target",
+        note="Steps to target: SGD steps until the validation accuracy reached it, median, and how many replicates did "
+        "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
+        median=".0f",
+        **SUMMARY,
+    ),
+    Outcome("target_reached", "share that reached the target", better="higher", **UNSHOWN),
+    Outcome(
+        "suggested_lr",
+        "suggested learning rate",
+        "at batch size 128",
+        sought="lr_found",
+        head="suggested rate",
+        note="Suggested rate: of a learning rate range test, median, and of how many replicates it suggested one.",
+        median=".3g",
+        **SUMMARY,
+    ),
+    Outcome("lr_found", "share with a suggested learning rate", better="higher", **UNSHOWN),
+    Outcome(
+        "regret",
+        "regret of the suggested learning rate",
+        "points",
+        "lower",
+        sought="lr_found",
+        head="regret",
+        note="Regret: points of test accuracy between the best rate of the grid, chosen by validation, and the rate of "
+        "the grid nearest to the suggested one, mean ± half-width of the 95 % t interval; none where that best rate is "
+        "at the edge of the grid.",
+        **SUMMARY,
+    ),
+)
+
+RANGE_TEST = tuple(outcome for outcome in TRAINING if outcome.name in ("suggested_lr", "lr_found"))
+
+MATRICES = ("pixels", "pixels, centred", "channels")  # whose conditions the measurement of inputs tells
+INPUTS = (
+    Outcome("loss", "loss at the start", "nats", "lower"),
+    Outcome("hessian_largest", "largest eigenvalue of the Hessian", "nats", digits=".3g"),
+    Outcome("hessian_smallest", "smallest eigenvalue of the Hessian", "nats", digits=".3g"),
+    Outcome("forward_overflow", "forward overflow in float16", "%", "lower", digits=".3g"),
+    Outcome("forward_underflow", "forward underflow in float16", "%", "lower", digits=".3g"),
+    Outcome("backward_overflow", "backward overflow in float16", "%", "lower", digits=".3g"),
+    Outcome("backward_underflow", "backward underflow in float16", "%", "lower", digits=".3g"),
+    Outcome("condition_pixels", "condition number of the pixels", better="lower", digits=".3g", printed=None),
+    Outcome("condition_centred", "the same less the mean image", better="lower", digits=".3g", printed=None),
+    Outcome("condition_channels", "condition number of the channels", better="lower", digits=".3g", printed=None),
+)
+
+# Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
+MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {"train": TRAINING, "range_test": RANGE_TEST, "inputs": INPUTS}
+
+# The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
+SERIES = (
+    _score("train", "loss"),
+    _score("train", "acc"),
+    _score("val", "loss"),
+    _score("val", "acc"),
+    _score("val", "ece"),
+    Outcome("grad_norm", "norm of the gradient", **UNSHOWN),
+    Outcome("image_size", "width of the images", "pixels", whole=True, **UNSHOWN),
+    Outcome("epoch_seconds", "training time of an epoch", "s", "lower", shared=True, **UNSHOWN),
+    COST[0],
+)
+# The columns of metrics.csv, and those of curves.csv.
+METRICS = ("seed", "epoch", "step", "samples", "lr", *(outcome.name for outcome in SERIES))
+# The same of other measurements; one that is not here has no series.
+COLUMNS = {
+    "train": METRICS,
+    "range_test": ("seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"),
+    "inputs": ("matrix", "condition", "condition_nonzero", "rank", "features", "rows"),
+}
+CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
+
+
+def of_measurement(name: str) -> tuple[Outcome, ...]:
+    """The outcomes of a measurement, in the order of their columns."""
+    return of_measurements([name])
+
+
+def of_measurements(names: Iterable[str]) -> tuple[Outcome, ...]:
+    """The outcomes of several measurements, each once, in declared order."""
+    names = set(names)
+    own = [outcome for name, some in MEASUREMENTS.items() if name in names for outcome in some]
+    return tuple(dict.fromkeys([*own, *COST]))
+
+
+def outcomes() -> dict[str, Outcome]:
+    """Name → outcome, of all that there are, series included."""
+    every = (*of_measurements(MEASUREMENTS), PEAK_MEMORY, *SERIES)
+    return {outcome.name: outcome for outcome in every}
+
+
+def outcome_of(column: str) -> Outcome:
+    """The outcome of that name; of any other column one that has the column for its words and nothing to say."""
+    return outcomes().get(column) or Outcome(column, column, **UNSHOWN)
+
+
+def whole(names: Iterable[str]) -> list[str]:
+    """Those of the columns whose values are integers."""
+    known = outcomes()
+    return [name for name in names if name in known and known[name].whole]
+
+
+def printed(measurement: str) -> list[Outcome]:
+    """What the command shows of each replicate of a run: the accuracies first."""
+    shown = [outcome for outcome in of_measurement(measurement) if outcome.printed is not None]
+    return sorted(shown, key=lambda outcome: outcome.chance is None)
+
+
+def swept(measurements: Iterable[str]) -> list[Outcome]:
+    """What the command shows of each run of a sweep."""
+    return [outcome for outcome in of_measurements(measurements) if outcome.swept is not None]
+
+
+def measurement_of(config) -> str:
+    """The measurement of a configuration; before there were others all were trainings."""
+    return (config.get("measure") or {}).get("name", "train")
