@@ -22,6 +22,7 @@ from normbench.norms import Layers
 from normbench.norms.plain import Linear
 from normbench.norms.weight import _WeightNorm
 from normbench.random import derive
+from normbench.runs.probe import planned, probe_inputs
 from normbench.tasks import make_task
 from normbench.training.network import Network
 
@@ -236,7 +237,7 @@ def test_the_network_is_the_one_that_a_run_starts_from(compose):
 
 
 def test_dropout_draws_from_the_seed(tmp_path):
-    options = [*SMALL, "model.dropout=0.5", "data.input=unit", "norm=none", "replicates=1"]
+    options = [*SMALL, "model.dropout=0.5", "data.input=unit", "norm=none", "replicates=1", "force=true"]
     once, again, other = (
         probe_inputs([*options, f"output={tmp_path}", f"seed={seed}"]).tables["networks"].iloc[0] for seed in (5, 5, 6)
     )
