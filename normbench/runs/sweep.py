@@ -297,8 +297,6 @@ def estimates(runs: list[Run]) -> list[float]:
             min(config.stack, 8),
         )
 
-    from normbench.runs.run import trial
-
     pace: dict[tuple, float] = {}
     for run in runs:
         result = run.directory.result()
@@ -308,5 +306,7 @@ def estimates(runs: list[Run]) -> list[float]:
         print(f"normbench: timing {len(missing)} kinds of run that have no finished one", file=sys.stderr)
     for run in runs:
         if kind(run.config) not in pace:
+            from normbench.runs.run import trial  # with torch, which takes its time to load
+
             pace[kind(run.config)] = trial(run.config)
     return [run.images * pace[kind(run.config)] for run in runs]

@@ -4,6 +4,7 @@ import pytest
 from training_runs import SMALL, metrics
 
 from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.runs.run import execute
 
 
@@ -13,7 +14,7 @@ def run(tmp_path):
 
     def run(*overrides, output=tmp_path / "outputs"):
         jobs, _, _ = plan(normalize([*SMALL, f"output={output}", *overrides]), False)
-        result = execute(jobs[0].config)
+        result = execute(resolve(jobs[0].config))
         folder = Path(output) / result["run_id"]
         return result, metrics(folder), folder
 
