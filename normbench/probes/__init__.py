@@ -16,6 +16,7 @@ from normbench.config.resolve import resolve
 from normbench.records.directory import plainly
 from normbench.records.environment import environment
 from normbench.runs.collect import write
+from normbench.tasks.build import check_network
 from normbench.threads import cpu_threads
 
 
@@ -45,7 +46,10 @@ def configurations(overrides: Iterable[str], defaults: Iterable[str]) -> list:
     typed, own = normalize(list(overrides)), normalize(list(defaults))
     keys = {word.partition("=")[0] for word in typed}
     jobs, _, _ = plan([word for word in own if word.partition("=")[0] not in keys] + typed, True)
-    return [resolve(job.config) for job in jobs]
+    configs = [resolve(job.config) for job in jobs]
+    for config in configs:
+        check_network(config)
+    return configs
 
 
 def keep(findings: Findings, folder: Path, command: str) -> list[Path]:
