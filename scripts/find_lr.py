@@ -23,6 +23,7 @@ from normbench.config.resolve import resolve
 from normbench.errors import InputError, UserError, choices_text
 from normbench.measures.range_test import HIGH, LOW, STEPS, curve_rows, range_test
 from normbench.records.directory import plainly
+from normbench.tasks.build import check_network
 
 
 @one_line
@@ -32,6 +33,7 @@ def main() -> None:
     if len(jobs) > 1:
         raise UserError(f"{' '.join(arguments.overrides)}: {len(jobs)} runs; the range test takes one")
     config = resolve(jobs[0].config)
+    check_network(config)
     folder = arguments.to or Path(config.output, "find_lr", run_id(config))
     test = range_test(config, low=arguments.low, high=arguments.high, steps=arguments.steps)
 

@@ -12,6 +12,7 @@ from training_runs import SMALL, metrics
 
 from normbench import data
 from normbench.config.overrides import normalize, plan
+from normbench.config.resolve import resolve
 from normbench.runs.run import execute
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ def run(tmp_path):
 
     def run(*overrides, output=tmp_path / "outputs"):
         jobs, _, _ = plan(normalize([*SMALL, f"output={output}", *overrides]), False)
-        result = execute(jobs[0].config)
+        result = execute(resolve(jobs[0].config))
         folder = Path(output) / result["run_id"]
         return result, metrics(folder), folder
 

@@ -77,6 +77,11 @@ class Key:
     alone: str | None = None
     named: bool = True
 
+    @property
+    def settles(self) -> bool:
+        """Whether any value becomes another one."""
+        return any((self.follows, self.settle, self.moot))
+
     def settled(self, config: DictConfig, processes: int):
         """The value that the key has in a configuration that its checks have passed."""
         value = OmegaConf.select(config, self.name)

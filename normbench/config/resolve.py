@@ -37,7 +37,7 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     if config.optim.get("nesterov") and config.optim.momentum == 0:
         raise InputError("optim.nesterov", True, "needs optim.momentum > 0")
     for key in keys.values():
-        if key.name in leaves:
+        if key.settles and key.name in leaves:
             OmegaConf.update(config, key.name, key.settled(config, processes))
     OmegaConf.set_readonly(config, True)
     return config

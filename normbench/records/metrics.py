@@ -219,6 +219,9 @@ COLUMNS = {
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 
+# Columns that say where a row stands, or what a clock did.
+PLACES = ("seed", "epoch", "step", "samples", "image_size", "epoch_seconds", "seconds")
+
 
 def of_measurement(name: str) -> tuple[Outcome, ...]:
     """The outcomes of a measurement, in the order of their columns."""
@@ -258,6 +261,11 @@ def printed(measurement: str) -> list[Outcome]:
 def swept(measurements: Iterable[str]) -> list[Outcome]:
     """What the command shows of each run of a sweep."""
     return [outcome for outcome in of_measurements(measurements) if outcome.swept is not None]
+
+
+def headlines(measurement: str) -> list[str]:
+    """The outcomes that stand for a whole run."""
+    return [OBJECTIVE, HEADLINE] if measurement == "train" else [outcome.name for outcome in swept([measurement])]
 
 
 def measurement_of(config) -> str:

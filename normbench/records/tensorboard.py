@@ -17,6 +17,7 @@ from torch.utils.tensorboard.summary import histogram, hparams, scalar
 from normbench.config.files import flatten
 from normbench.norms.plain import Norm
 from normbench.records.directory import RunDirectory, plainly
+from normbench.records.metrics import PLACES, headlines
 
 
 class EventFile:
@@ -57,10 +58,10 @@ class Board:
             self.file = EventFile(self.path)
 
     def scalars(self, rows: list[dict]) -> None:
-        """One epoch's rows of metrics.csv, a curve a seed."""
+        """New rows of metrics.csv, a curve a seed of each number that is neither a place nor a time."""
         with plainly(self.path):
             for row in rows:
-                for key in ("train_loss", "train_acc", "val_loss", "val_acc", "val_ece", "grad_norm", "lr"):
+                for key in [key for key in row if key not in PLACES]:
                     if row[key] is not None and math.isfinite(row[key]):
                         self._scalar(f"{key}/seed{row['seed']}", row[key], row["step"])
             self.file.flush()
@@ -84,12 +85,17 @@ class Board:
             self.file.add(step=step, summary=histogram(tag, values.float().cpu(), bins=64))
 
     def hparams(self, config, result: dict) -> None:
-        """The configuration and the mean accuracies, written into this very run (add_hparams would make another)."""
-        values = {k: v if isinstance(v, int | float | bool | str) else str(v) for k, v in flatten(config).items()}
+        """The configuration and the means of what is told of a run, written into it (add_hparams would make another)."""
+        options = {k: v if isinstance(v, int | float | bool | str) else str(v) for k, v in flatten(config).items()}
         entries = result["replicates"]
-        means = {f"mean/{key}": sum(entry[key] for entry in entries) / len(entries) for key in ("val_acc", "test_acc")}
+        told = headlines(config.measure.name)
+        means = {
+            f"mean/{key}": sum(values) / len(values)
+            for key, values in {key: [entry.get(key) for entry in entries] for key in told}.items()
+            if None not in values
+        }
         with plainly(self.path):
-            for summary in hparams(values, means):
+            for summary in hparams(options, means):
                 self.file.add(summary=summary)
             for key, value in means.items():
                 self._scalar(key, value, 0)

@@ -70,15 +70,17 @@ def check_networks(runs: list[Run]) -> None:
 
 def run_alone(run: Run) -> dict:
     """What is left of one run, in this process; returns the content of result.json. Raises what `execute` does."""
-    if not _left([run]):
-        return run.directory.result() | {"repeated": True}
+    # torchrun's processes must all do the same: there, the run itself looks.
+    result = None if launched() > 1 or run.config.force else run.directory.result()
+    if result and result["status"] in OVER:
+        return result | {"repeated": True}
     from normbench.runs.run import execute
 
     return execute(run.config)
 
 
 def _left(runs: list[Run]) -> list[Run]:
-    """Those that something has to be done for. torchrun's processes must all take the same: there, every run."""
+    """Those that something has to be done for; all, where torchrun's processes must take the same."""
     return [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
 
 
@@ -138,7 +140,7 @@ def attempt(config, settled=None) -> dict:
 
     outcome = {}
     try:
-        settled = settled or resolve(config, launched())
+        settled = resolve(config, launched()) if settled is None else settled
         outcome = {"run_id": run_id(settled, launched())}
         print_line(execute(settled))
         return outcome

@@ -18,8 +18,7 @@ def experiment(tmp_path, monkeypatch):
     """Writes the experiment file of a study of this test's own, named mine."""
     path = tmp_path / "conf" / "experiment" / "mine.yaml"
     path.parent.mkdir(parents=True)
-    for module in ("normbench.config", "normbench.runs.collect", "normbench.analysis.study"):
-        monkeypatch.setattr(f"{module}.conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr("normbench.config.files.conf_dir", lambda: tmp_path / "conf")
     return path
 
 

@@ -48,7 +48,8 @@ def composed(command, monkeypatch):
 
 
 def test_the_test_knows_every_group():
-    assert set(OTHER) == set(GROUPS) == {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    assert set(OTHER) == {group for group in GROUPS if len(choices(group)) > 1}
+    assert set(GROUPS) == {path.name for path in conf_dir().iterdir() if path.is_dir()}
     assert all(default_choices().get(group) != choice for group, choice in OTHER.items())
 
 
@@ -60,7 +61,8 @@ def test_both_spellings_of_a_group_are_one(group, composed):
     assert composed(f"++{group}={choice}") == [bare]
     assert composed("-m", f"{group}={choice}") == [bare]
     assert composed("-m", f"+{group}={choice}") == [bare]
-    (default,) = composed()
+    # Before it is resolved: what follows from a group, like the warm-up from the data, is in others.
+    bare, default = (plain(planned(*typed)[0][0].config) for typed in ([f"{group}={choice}"], []))
     assert bare[group]["name"] == choice != default[group]["name"]
     assert {key: value for key, value in bare.items() if key != group} == {
         key: value for key, value in default.items() if key != group
@@ -129,11 +131,10 @@ def test_the_plan_is_what_hydra_runs(composed):
     typed = ["norm=batch,group", "seed=range(0,2)", "optim.lr=0.05"]
     jobs, multirun, _ = planned(*typed, multirun=True)
     assert multirun
-    assert [plain(job.config) for job in jobs] == composed("-m", *typed)
+    assert [plain(resolve(job.config)) for job in jobs] == composed("-m", *typed)
     assert len(jobs) == 4
     jobs, multirun, _ = planned("experiment=demo", "batch_size=4")
     assert multirun
-    # A rate that is to be looked up is settled once, for all.
     executed = [resolve(OmegaConf.create(config)) for config in composed("experiment=demo", "batch_size=4")]
     assert [resolve(job.config) for job in jobs] == executed
 

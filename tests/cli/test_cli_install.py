@@ -41,7 +41,7 @@ def installed(tmp_path_factory):
 
 def test_the_installed_package_brings_its_configuration(installed, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    where = "import normbench.config as c; print(c.__file__); print(c.conf_dir())"
+    where = "import normbench.config.files as c; print(c.__file__); print(c.conf_dir())"
     run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 120}
     done = subprocess.run([sys.executable, "-c", where], **run)
     module, conf = map(Path, done.stdout.split("\n")[:2])

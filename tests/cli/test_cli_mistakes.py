@@ -188,23 +188,23 @@ def test_a_statistic_of_one_value_is_told(command, monkeypatch):
     """No model that ships shrinks a whole image to one pixel; one that does is refused with BN at batch size 1."""
     from torch import nn
 
-    from normbench import config
+    from normbench.tasks import build
 
     def to_one_pixel(name, layers, seeds, **options):
         return nn.Sequential(nn.AvgPool2d(32), layers.conv_norm(3, 8, 1))
 
-    monkeypatch.setattr(config, "build_model", to_one_pixel)
+    monkeypatch.setattr(build, "build_model", to_one_pixel)
     for typed, names in (
         (["norm=batch", "batch_size=1"], "batch_size=1"),
         (["norm=sync_batch", "batch_size=1"], "batch_size=1"),
         (["norm=instance", "batch_size=4"], "norm=instance"),
         (["norm=group", "batch_size=4"], "norm.num_groups=8"),
     ):
-        config._check_model.cache_clear()
+        build._try.cache_clear()
         status, _, err = command("data=patterns", *typed)
         assert status == 2
         assert_one_line(err, [f"{names}: ", "single value"])
-    config._check_model.cache_clear()
+    build._try.cache_clear()
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
@@ -227,7 +227,7 @@ def test_ctrl_c_before_a_run_ends_quietly(command, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("normbench.cli.plan", interrupted)
+    monkeypatch.setattr("normbench.config.overrides.plan", interrupted)
     status, out, err = command("norm=group")
     assert (status, out, err) == (130, "", "")
 

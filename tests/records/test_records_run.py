@@ -194,8 +194,8 @@ def test_tensorboard_scalars_are_metrics_after_a_resume_too(tiny, compose, tmp_p
         with monkeypatch.context() as patch:
             patch.setattr(Session, kind, stopping(kind, after))
             with pytest.raises(Stopped):
-                execute(config)
-    assert execute(config)["status"] == "finished"
+                execute(resolve(config))
+    assert execute(resolve(config))["status"] == "finished"
 
     (folder,) = tmp_path.iterdir()
     assert len(list((folder / "tensorboard").iterdir())) == 3  # one a session
@@ -298,24 +298,24 @@ def test_a_failed_run_is_recorded_and_taken_up_again(tiny, compose, tmp_path, mo
 
     monkeypatch.setitem(MEASURES, "train", Measurement(broken))
     with pytest.raises(RuntimeError, match="out of paper"):
-        execute(config)
+        execute(resolve(config))
     (folder,) = tmp_path.iterdir()
     result = strict(folder / "result.json")
     assert (result["status"], result["error"]) == ("failed", "RuntimeError: out of paper")
     assert result["run_id"] == folder.name
     monkeypatch.setitem(MEASURES, "train", train)
-    assert execute(config)["status"] == "finished"
+    assert execute(resolve(config))["status"] == "finished"
     assert strict(folder / "result.json")["status"] == "finished"
 
 
 def test_without_tensorboard_there_is_no_folder_for_it(tiny, compose, tmp_path):
-    execute(compose(*tiny, f"output={tmp_path}", "logging.progress=none", "logging.tensorboard=false"))
+    execute(resolve(compose(*tiny, f"output={tmp_path}", "logging.progress=none", "logging.tensorboard=false")))
     (folder,) = tmp_path.iterdir()
     assert not (folder / "tensorboard").exists()
 
 
 def test_a_line_an_epoch_in_a_log(tiny, compose, tmp_path, capfd):
-    execute(compose(*tiny, f"output={tmp_path}", "logging.tensorboard=false", "seed=5"))
+    execute(resolve(compose(*tiny, f"output={tmp_path}", "logging.tensorboard=false", "seed=5")))
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 2
     (folder,) = tmp_path.iterdir()
@@ -505,9 +505,9 @@ def test_time_is_that_of_all_sessions_and_training_apart_from_evaluation(tiny, c
             with monkeypatch.context() as patch:
                 patch.setattr(Session, "poll", stopping)
                 with pytest.raises(Stopped):
-                    execute(config)
+                    execute(resolve(config))
             now[0] += 10_000  # what passes in between does not count
-        result = execute(config)
+        result = execute(resolve(config))
         (folder,) = (tmp_path / name).iterdir()
         told.append([(float(row["epoch_seconds"]), float(row["seconds"])) for row in rows_of(folder)])
         (entry,) = result["replicates"]

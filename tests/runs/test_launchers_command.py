@@ -11,6 +11,7 @@ from launching import ROOT, Sweep
 from omegaconf import OmegaConf
 
 from normbench.cli import parse_flags
+from normbench.config.overrides import LAUNCHERS as EXTRAS
 from normbench.config.overrides import normalize, plan
 from normbench.errors import InputError
 from normbench.runs import launchers
@@ -43,12 +44,12 @@ def test_each_launcher_has_its_command_its_extra_and_its_versions():
     }
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    for extra in set(launchers.EXTRAS.values()):
+    for extra in set(EXTRAS.values()):
         assert {re.split("[<>=]", requirement)[0] for requirement in extras[extra]} <= pinned
         assert f"pip install 'normbench[{extra}]'" in LAUNCHERS
 
 
-@pytest.mark.parametrize(("launcher", "extra"), launchers.EXTRAS.items())
+@pytest.mark.parametrize(("launcher", "extra"), EXTRAS.items())
 def test_one_that_is_not_installed_is_told_with_its_extra(launcher, extra, monkeypatch):
     monkeypatch.setattr(ConfigStore.instance(), "list", lambda group: ["basic.yaml"])
     with pytest.raises(InputError, match=re.escape(f"hydra/launcher={launcher}: not installed; pip install")) as told:

@@ -187,3 +187,23 @@ def test_the_status_of_a_folder(tmp_path):
 def test_the_same_run_twice_in_a_grid_is_one_run():
     jobs, _, _ = plan(normalize(["optim.lr=0.1,0.10,0.2", "device=cpu", "data=patterns"]), True)
     assert [run.config.optim.lr for run in runs_of(jobs)] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("status", ["finished", "missing"])
+def test_a_sweep_in_one_process_resolves_each_run_once(status, tmp_path, monkeypatch):
+    from normbench.runs import sweep
+
+    resolved, executed = [], []
+    resolve = sweep.resolve
+    monkeypatch.setattr(sweep, "resolve", lambda *what: resolved.append(what) or resolve(*what))
+    monkeypatch.setattr("normbench.runs.run.execute", lambda config: executed.append(config) or {})
+    monkeypatch.setattr("normbench.runs.report.print_line", lambda result: None)
+    typed = normalize(["norm=batch,none", "device=cpu", f"output={tmp_path}", "logging.progress=none"])
+    runs = runs_of(plan(typed, True)[0])
+    if status == "finished":
+        runs[0].directory.path.mkdir()
+        (runs[0].directory.path / "result.json").write_text(json.dumps({"status": status}))
+    sweep.run_sweep(runs, [f"output={tmp_path}"])
+    assert len(resolved) == 2
+    assert executed == [run.config for run in runs if run.directory.status() != "finished"]
+    assert [run.error for run in runs] == [None, None]

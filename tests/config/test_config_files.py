@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from normbench.config.files import GROUPS, choices
+from normbench.config import files
+from normbench.config.files import GROUPS, choices, documented, study_title
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.data import Dataset, load_dataset, prepare
@@ -138,3 +139,49 @@ def test_every_other_key_trains_a_step_too(images):
     norm = math.sqrt(sum(gradient.square().sum().item() for gradient in onlooker.gradients.values()))
     assert norm <= 1 + 1e-5
     assert entry["status"] == "finished"
+
+
+# --- What users read of the files. ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    """A folder of configuration files of this test's own."""
+    monkeypatch.setattr(files, "conf_dir", lambda: tmp_path)
+    (tmp_path / "experiment").mkdir()
+    return tmp_path
+
+
+def test_the_lines_of_a_file_with_their_comments(conf):
+    (conf / "a.yaml").write_text("""# The head.
+name: a  # not told
+lr: 0.1  # a rate
+
+rows:    # of two
+  # the first
+  - name: b
+  # the second
+  - {hydra: c}
+
+hydra:
+  mode: null
+""")
+    told = documented("a.yaml", without=("name", "hydra"))
+    assert told == [
+        "lr: 0.1  # a rate",
+        "",
+        "rows:    # of two",
+        "  # the first",
+        "  - name: b",
+        "  # the second",
+        "  - {hydra: c}",
+    ]
+    assert documented("a.yaml")[0] == "name: a  # not told"
+
+
+def test_the_title_of_a_study_is_what_follows_the_command_and_its_time(conf):
+    path = conf / "experiment" / "mine.yaml"
+    sentences = "Does it matter (a little)?\n(As some say\nmake believe.)"
+    head = "# @package _global_\n# make study STUDY=mine\n# (about 3 minutes on two cores)\n"
+    path.write_text(head + "".join(f"# {line}\n" for line in sentences.splitlines()) + "study: mine  # of course\n")
+    assert study_title("mine") == sentences

@@ -10,12 +10,20 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from normbench.config.files import GROUPS, choices, conf_dir, flatten
-from normbench.config.keys import CHECKS, CORRUPTIONS, NOT_IDENTITY, norm_checks
+from normbench import data
+from normbench.config import keys
+from normbench.config.files import GROUPS, choice_config, choices, conf_dir, flatten
+from normbench.config.keys import KEYS, measure_keys, method_keys
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
+from normbench.config.sizes import IMAGES, LABELS
+from normbench.data import patterns
+from normbench.data.corruption import NOISES
+from normbench.data.inputs import KINDS
+from normbench.data.views import VIEWS
 from normbench.errors import InputError
-from normbench.norms import NORMS
+from normbench.models import MODELS
+from normbench.norms import ACTIVATIONS, NORMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +114,10 @@ EXAMPLES = {
     "evaluation.precise_images": ([0, 10_000], [-1, *NO_INTEGER]),
     "evaluation.precise_augment": ([True, False], NO_BOOLEAN),
     "evaluation.target_acc": ([None, 0.5, 40, 100], [0, 101, -1, NAN, INF, "40", True]),
+    "evaluation.every_steps": ([None, 1, 250], [0, -1, True, 1.5, "all"]),
     "evaluation.suggest_lr": ([True, False], NO_BOOLEAN),
+    "task.name": (["classify"], ["classification", None]),
+    "measure.name": (["train"], ["training", None]),
     "logging.progress": (["auto", "bar", "lines", "none"], ["line", None, True]),
     "logging.tensorboard": ([True, False], NO_BOOLEAN),
     "logging.histogram_epochs": ([0, 1], [-1, *NO_INTEGER]),
@@ -119,16 +130,16 @@ def resolved(*typed, processes=1):
 
 
 def test_every_key_has_examples():
-    assert EXAMPLES.keys() == CHECKS.keys()
+    assert EXAMPLES.keys() == KEYS.keys()
 
 
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_a_key_takes_what_it_should_and_nothing_else(key):
     good, bad = EXAMPLES[key]
     for value in good:
-        assert CHECKS[key](value) is None, value
+        assert KEYS[key].check(value) is None, value
     for value in bad:
-        wrong = CHECKS[key](value)
+        wrong = KEYS[key].check(value)
         assert isinstance(wrong, str), value
         assert wrong
         assert "\n" not in wrong
@@ -151,26 +162,20 @@ def keys_of_the_files():
 def test_every_key_of_the_files_has_a_check_and_every_check_a_key():
     options = {f"norm.{option}" for method in NORMS.values() for option in method.options()}
     found = set(keys_of_the_files())
-    assert found - options == set(CHECKS)
+    assert found - options == set(KEYS)
     assert options <= found
-
-
-def test_not_identity_names_keys_that_exist():
-    found = keys_of_the_files()
-    for key in NOT_IDENTITY:
-        assert key in found or any(other.startswith(f"{key}.") for other in found), key
 
 
 @pytest.mark.parametrize("name", sorted(NORMS))
 def test_an_option_of_a_method_takes_its_type_alone(name):
     wrong = {int: 1.5, float: "much", bool: 1, str: 3}
     for key, (kind, default) in NORMS[name].options().items():
-        check = norm_checks(name)[f"norm.{key}"]
+        check = method_keys(name)[f"norm.{key}"].check
         assert check(default) is None
         assert check(wrong[kind])
         assert check(None)
     if "momentum" in NORMS[name].options():
-        assert norm_checks(name)["norm.momentum"]("scaled") is None
+        assert method_keys(name)["norm.momentum"].check("scaled") is None
 
 
 def test_what_resolve_settles_on_the_cpu(monkeypatch):
@@ -219,7 +224,9 @@ def test_warm_up_is_a_twentieth_of_training_and_what_is_typed_stays():
 def test_test_images_are_treated_as_training_images_unless_told_otherwise():
     def settled(*typed):
         data = resolved(*typed).data
-        return [[data[f"{p}{key}"] for key in CORRUPTIONS] for p in ("", "test_")]
+        return [
+            [data[f"{p}{key}"] for key in ("noise", "noise_strength", "bits", "channel_scale")] for p in ("", "test_")
+        ]
 
     assert settled() == [["none", 0, 8, 1]] * 2
     assert settled("data.noise=rician", "data.bits=6") == [["rician", 0.1, 6, 1]] * 2
@@ -233,19 +240,6 @@ def test_test_images_are_treated_as_training_images_unless_told_otherwise():
         ["gaussian", 0.1, 8, 3],
     ]
     assert settled("data.noise=gaussian", "data.test_noise_strength=0.5")[1] == ["gaussian", 0.5, 8, 1]
-
-
-def test_a_size_too_small_for_the_model_is_refused():
-    """Those of the schedule alone: what is wrong with the model at any size is told as such."""
-    small = "augment.resize=[[0,32],[0.3,16],[0.5,24]]"
-    with pytest.raises(InputError, match=r"^norm.num_groups=5: "):
-        resolved("norm=group", "norm.num_groups=5", small)
-    resolved("model=vgg", "batch_size=2", small)
-    # One pixel of one image is left of 16.
-    with pytest.raises(InputError, match=r"^augment.resize=16: too small for model=vgg, norm=batch \(.*single value"):
-        resolved("model=vgg", "batch_size=1", small)
-    with pytest.raises(InputError, match=r"^augment.resize=4: too small for model=vgg, norm=batch \("):
-        resolved("model=vgg", "augment.resize=[[0,32],[0.3,4],[0.5,16]]")
 
 
 def test_processes_divide_the_batch():
@@ -292,4 +286,52 @@ print(*(cpu_threads(OmegaConf.create({"threads": n})) for n in (0, 2)))
 
 
 def test_infinity_is_no_number():
-    assert CHECKS["optim.lr"](math.inf) is not None
+    assert KEYS["optim.lr"].check(math.inf) is not None
+
+
+# --- What the keys know of modules that they do not import. -----------------------------------------------------------
+
+
+def test_the_names_are_those_of_the_modules_that_do_the_work():
+    assert tuple(ACTIVATIONS) == keys.ACTIVATIONS
+    assert tuple(NOISES) == keys.NOISES
+    assert KINDS == keys.INPUTS
+    assert tuple(VIEWS) == keys.VIEWS
+    assert data.LABELS == LABELS
+    assert list(IMAGES) == list(data.LOADERS) == choices("data")
+    assert sorted(MODELS) == choices("model")
+    assert IMAGES["patterns"] == (patterns.TRAIN, patterns.TEST)
+
+
+@pytest.mark.parametrize("name", sorted(NORMS))
+def test_the_values_of_a_methods_file_have_the_types_of_its_options(name):
+    written = {key: type(value) for key, value in choice_config("norm", name).items() if key != "name"}
+    assert written == {key: kind for key, (kind, _) in NORMS[name].options().items()}
+
+
+def test_the_options_of_a_measurement_are_checked_by_the_types_of_its_file(monkeypatch):
+    written = {"name": "probe", "steps": 3, "low": 0.1, "whole": True, "rule": "a", "shares": [0.1, 1]}
+    monkeypatch.setattr(keys, "choice_config", lambda group, choice: OmegaConf.create(written))
+    options = measure_keys("probe")
+    examples = {
+        "steps": ([1, -1], NO_INTEGER),
+        "low": ([1, 0.5], NO_NUMBER),
+        "whole": ([True], NO_BOOLEAN),
+        "rule": (["b"], NO_NAME),
+        "shares": ([[], [0.5, 2]], [None, 0.5, ["a"], [NAN], "0.5"]),
+    }
+    assert options.keys() == {f"measure.{name}" for name in examples}
+    for name, (good, bad) in examples.items():
+        key = options[f"measure.{name}"]
+        assert key.identity == "unless_default"
+        assert [key.check(value) for value in good] == [None] * len(good), name
+        assert all(key.check(value) for value in bad), name
+
+
+def test_what_has_settled_stays():
+    for typed in (["data.noise_strength=0.3", "data.test_noise=rician"], ["augment.tta_average=probabilities"]):
+        once = resolved(*typed, "replicates=3", "stack=9", "norm.momentum=scaled", "optim.lr=tuned*2")
+        settling = {name: key for name, key in (KEYS | method_keys("batch")).items() if key.settles}
+        assert len(settling) > 10
+        for name, key in settling.items():
+            assert key.settled(once, 1) == OmegaConf.select(once, name), name

@@ -1,6 +1,7 @@
 """The name of a run."""
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from normbench.config.files import default_choices, default_leaves
 from normbench.config.identity import identity, run_id
-from normbench.config.keys import CHECKS, NOT_IDENTITY
+from normbench.config.keys import KEYS
+from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 
 # Key → another valid value; and the choices that the key needs.
@@ -66,6 +69,7 @@ CHANGES = {
     "evaluation.precise_augment": True,
     "evaluation.target_acc": 42.5,
     "evaluation.suggest_lr": True,
+    "evaluation.every_steps": 5,
 }
 SAME = {
     "device": "cuda",
@@ -98,10 +102,10 @@ def changed(config, key, value):
 
 def test_the_tables_above_name_every_key(base):
     elsewhere = {"stack", "model.depth", "optim.betas", "optim.eps"}  # adamw's, vgg's; stack: see below
-    names = {key for key in CHECKS if key.endswith(".name")}
-    checked = set(CHECKS) | {f"norm.{key}" for key in ("momentum", "eps", "affine")}
+    names = {key for key in KEYS if key.endswith(".name")}
+    checked = set(KEYS) | {f"norm.{key}" for key in ("momentum", "eps", "affine")}
     assert checked - elsewhere - names == CHANGES.keys() | SAME.keys()
-    assert {key for key in SAME if not key.startswith("logging.")} == set(NOT_IDENTITY) - {"logging"}
+    assert SAME.keys() == {name for name, key in KEYS.items() if key.identity == "never"}
 
 
 def test_a_run_is_named_after_what_it_is(compose):
@@ -247,3 +251,41 @@ print(run_id(resolve(jobs[0].config)))
     environment = os.environ | {"PYTHONHASHSEED": "5", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == expected
+
+
+# --- Names that must stand. -------------------------------------------------------------------------------------------
+
+NEW = [name for name, key in KEYS.items() if key.identity == "unless_default"]
+
+
+def test_a_new_key_at_its_default_leaves_every_name_as_it_was(base):
+    """A config.yaml of before there was the key has the name that it had."""
+    old = OmegaConf.create(OmegaConf.to_container(base))
+    for name in NEW:
+        assert OmegaConf.select(old, name, throw_on_missing=True) == default_leaves(DEFAULTS)[name]
+        group, _, option = name.rpartition(".")
+        del OmegaConf.select(old, group)[option]
+    for group in ("task", "measure"):
+        del old[group]
+    assert run_id(old) == run_id(base)
+    assert identity(old) == identity(base)
+    assert not identity(base).keys() & set(NEW)
+
+
+DEFAULTS = tuple(default_choices().items())
+
+
+def test_another_measurement_is_told_before_the_data(base):
+    other = changed(base, "measure", {"name": "gradients", "steps": 3})
+    assert re.fullmatch(r"resnet8-batch-gradients-patterns-b128-s0-steps3-[0-9a-f]{6}", run_id(other))
+    assert identity(other) == identity(base) | {"measure.name": "gradients", "measure.steps": 3}
+    task = changed(other, "task.name", "layout")
+    assert run_id(task).startswith("resnet8-batch-gradients-layout-patterns-b128-")
+
+
+@pytest.mark.parametrize(("command", "names"), json.loads(Path(__file__).with_name("run_ids.json").read_text()).items())
+def test_the_runs_that_there_are_keep_their_names(command, names):
+    """Every study, method, model, optimizer and technique: names that were given to runs."""
+    words = command.split()
+    jobs, _, _ = plan(normalize([word for word in words if word != "-m"]), "-m" in words)
+    assert [run_id(resolve(job.config)) for job in jobs] == names
