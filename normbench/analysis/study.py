@@ -14,7 +14,7 @@ from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.tables_io import complete, read
 from normbench.config import conf_dir
 from normbench.errors import CommandLine, UserError
-from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE
+from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE, TRAIN
 from normbench.runs.collect import study_file, study_names  # TO SWITCH: normbench.config.files
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
@@ -37,7 +37,7 @@ class Study:
     def runs(self) -> pd.DataFrame:
         path = self.folder / "runs.csv"
         table = read(path)
-        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != "train" for o in some)
+        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
         return complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
 
     @cached_property

@@ -178,8 +178,9 @@ TRAINING = (
     ),
 )
 
+TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
-MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {"train": TRAINING}
+MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {TRAIN: TRAINING}
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
 SERIES = (
@@ -239,5 +240,5 @@ def swept(measurements: Iterable[str]) -> list[Outcome]:
 
 
 def measurement_of(config) -> str:
-    """The measurement of a configuration; before there were others all were trainings."""
-    return (config.get("measure") or {}).get("name", "train")
+    """The measurement of a configuration; before there were others none was named."""
+    return (config.get("measure") or {}).get("name", TRAIN)

@@ -28,7 +28,7 @@ from normbench.config import (
 from normbench.errors import InputError, UserError, choices_text
 from normbench.records.directory import RunDirectory
 from normbench.records.identity import identity
-from normbench.records.metrics import CURVES, HEADLINE, OBJECTIVE, OVER, PEAK_MEMORY, of_measurements, whole
+from normbench.records.metrics import CURVES, HEADLINE, OBJECTIVE, OVER, PEAK_MEMORY, TRAIN, of_measurements, whole
 from normbench.runs.sweep import runs_of
 
 # Settled by the machine, so that one that has not run them cannot tell: not looked at when a planned run is sought.
@@ -70,7 +70,9 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     else:
         study_file(target)
         found = _planned(target, output, overrides)
-    outcomes = [o.name for o in of_measurements(leaves.get(MEASUREMENT, "train") for leaves, _, _ in found)]
+    for leaves, _, _ in found:
+        leaves.setdefault(MEASUREMENT, TRAIN)
+    outcomes = [outcome.name for outcome in of_measurements(leaves[MEASUREMENT] for leaves, _, _ in found)]
     rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study, outcomes)]
     if all(row["status"] == "missing" for row in rows):
         raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
