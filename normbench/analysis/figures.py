@@ -105,7 +105,7 @@ def curves_figure(
     on; it has no loss from there on.
     Raises UserError as `sweep_figure` does.
     """
-    rows = rows_of(runs.reset_index(drop=True), where, "learning curves")
+    rows = concerning(rows_of(runs.reset_index(drop=True), where, "learning curves"), OBJECTIVE)
     values = list(column_of(rows, columns, "learning curves").dropna().unique())
     values = sorted(values) if is_numeric_dtype(rows[columns]) else values
     shown = [values[i] for i in np.unique(np.linspace(0, len(values) - 1, 4).round().astype(int))] if values else []

@@ -19,6 +19,7 @@ from normbench.words import typed
 
 
 def column_of(table: pd.DataFrame, column: str, name: str) -> pd.Series:
+    """A column of the table. name: of the panel or figure, for the UserError where the table lacks it."""
     if column not in table:
         raise UserError(f"{name}: {column}: no such column; {choices_text(column, table.columns)}")
     return table[column]
@@ -34,6 +35,7 @@ def rows_of(runs: pd.DataFrame, where: Mapping | None, name: str) -> pd.DataFram
 
 
 def where_text(where: Mapping | None) -> str:
+    """`method=batch,none lr=0.1`."""
     return " ".join(f"{column}={','.join(map(typed, listed(value)))}" for column, value in (where or {}).items())
 
 
@@ -44,10 +46,12 @@ def statuses_of(rows: pd.DataFrame, y: str) -> pd.Series:
 
 
 def with_values(rows: pd.DataFrame, y: str) -> pd.DataFrame:
+    """The rows that count and have a value of y."""
     return rows[rows["status"].isin(OVER) & rows[y].notna()]
 
 
 def nothing(name: str, rows: pd.DataFrame, where: Mapping | None) -> UserError:
+    """The mistake that there is nothing to draw, with what became of the rows that were selected."""
     if rows.empty:
         return UserError(f"{name}: no run has {where_text(where)}" if where else f"{name}: there are no runs")
     counts = ", ".join(f"{n} {status}" for status, n in rows["status"].value_counts().items())
@@ -108,10 +112,12 @@ def _check_one_configuration(rows: pd.DataFrame, name: str) -> None:
 
 
 def median_and_range(values: np.ndarray) -> Interval:
+    """The median, with the least and the greatest value for its ends."""
     return Interval(np.median(values), values.min(), values.max(), len(values))
 
 
 def pairs(table: pd.DataFrame) -> pd.MultiIndex:
+    """The replicate of each row."""
     return pd.MultiIndex.from_frame(table[["run_id", "seed"]])
 
 
@@ -138,6 +144,7 @@ def per_epoch(curves: pd.DataFrame, runs: pd.DataFrame, y: str) -> pd.DataFrame:
 
 
 def key_text(lines: list[Line], dots: bool = True) -> str:
+    """What markers, bands and bars are."""
     if all(n == 1 for line in lines for n in line.points.n):
         return "One replicate a point: no interval."
     what = "mean over n replicates (small dots)" if dots else "mean over n replicates"
@@ -147,6 +154,7 @@ def key_text(lines: list[Line], dots: bool = True) -> str:
 
 
 def lost_text(lines: list[Line], y: str) -> str:
+    """What a × is; empty where there is none."""
     lost = any((line.points.lost > 0).any() for line in lines)
     at_chance = ", at chance" if outcome_of(y).chance else ""
     return f"× k: k replicates diverged; they count in the mean{at_chance}." if lost else ""
@@ -163,6 +171,7 @@ def censored_text(runs: pd.DataFrame, statuses: list[pd.Series], y: str) -> str:
 
 
 def marks_text(columns: list[str]) -> str:
+    """What the marks on top are; empty where there are none."""
     what = " and ".join(dict.fromkeys(map(plain, columns)))
     return f"On top: {what} of each replicate that has one, and how many have." if columns else ""
 

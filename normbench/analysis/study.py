@@ -13,7 +13,7 @@ from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError
-from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE
+from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE, TRAIN
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 OF_ANY = (*OTHER, *CONFIGURATION, *ENVIRONMENT, "seconds", "stack", "ms_per_step")
@@ -35,7 +35,7 @@ class Study:
     def runs(self) -> pd.DataFrame:
         path = self.folder / "runs.csv"
         table = read(path)
-        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != "train" for o in some)
+        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
         return complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
 
     @cached_property

@@ -222,6 +222,7 @@ def _results(runs: pd.DataFrame) -> str:
 
 
 def _status(group: pd.DataFrame) -> str:
+    """What became of the replicates of an arm."""
     counts = group["status"].value_counts()
     status = counts.index[0] if len(counts) == 1 else ", ".join(f"{n} {word}" for word, n in counts.items())
     return status + (", **of several commits**" if counted(group)["commit"].nunique(dropna=False) > 1 else "")
@@ -239,6 +240,7 @@ def _accuracies(runs: pd.DataFrame) -> dict[str, Callable]:
 
 
 def _cells(outcomes: list[Outcome]) -> dict[str, Callable]:
+    """Head → cell, as `_accuracies` has it."""
     return {outcome.title: lambda over, _, outcome=outcome: _cell(outcome, over) for outcome in outcomes}
 
 

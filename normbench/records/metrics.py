@@ -194,8 +194,9 @@ INPUTS = (
     Outcome("condition_channels", "condition number of the channels", better="lower", digits=".3g", printed=None),
 )
 
+TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
-MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {"train": TRAINING, "range_test": RANGE_TEST, "inputs": INPUTS}
+MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {TRAIN: TRAINING, "range_test": RANGE_TEST, "inputs": INPUTS}
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
 SERIES = (
@@ -269,5 +270,5 @@ def headlines(measurement: str) -> list[str]:
 
 
 def measurement_of(config) -> str:
-    """The measurement of a configuration; before there were others all were trainings."""
-    return (config.get("measure") or {}).get("name", "train")
+    """The measurement of a configuration; before there were others none was named."""
+    return (config.get("measure") or {}).get("name", TRAIN)

@@ -85,7 +85,7 @@ class Board:
             self.file.add(step=step, summary=histogram(tag, values.float().cpu(), bins=64))
 
     def hparams(self, config, result: dict) -> None:
-        """The configuration and the means of what is told of a run, written into it (add_hparams would make another)."""
+        """The configuration and the means of what stands for a run, within it (add_hparams would make another)."""
         options = {k: v if isinstance(v, int | float | bool | str) else str(v) for k, v in flatten(config).items()}
         entries = result["replicates"]
         told = headlines(config.measure.name)

@@ -22,7 +22,16 @@ from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
 from normbench.facts import facts_of
 from normbench.records.directory import RunDirectory
-from normbench.records.metrics import COLUMNS, CURVES, HEADLINE, OBJECTIVE, OVER, PEAK_MEMORY, of_measurements, whole
+from normbench.records.metrics import (
+    CURVES,
+    HEADLINE,
+    OBJECTIVE,
+    OVER,
+    PEAK_MEMORY,
+    TRAIN,
+    of_measurements,
+    whole,
+)
 from normbench.runs.sweep import runs_of
 
 # What a command says of its machine alone.
@@ -50,7 +59,7 @@ def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ())
     else:
         study_file(target)
         found = _planned(target, output, overrides)
-    outcomes = [o.name for o in of_measurements(leaves.get(MEASUREMENT, "train") for leaves, _, _ in found)]
+    outcomes = [outcome.name for outcome in of_measurements(leaves[MEASUREMENT] for leaves, _, _ in found)]
     rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study, outcomes)]
     if all(row["status"] == "missing" for row in rows):
         raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
@@ -222,14 +231,15 @@ def _environment(directory: RunDirectory) -> dict:
 
 
 def _curves(found) -> pd.DataFrame:
-    """The series of all runs, one run after the other: a learning curve, or what a probe's measurement has for one."""
-    columns = ["run_id"]
-    for name in dict.fromkeys(leaves[MEASUREMENT] for leaves, _, _ in found):
-        columns += [c for c in (CURVES if name == "train" else COLUMNS.get(name, ())) if c not in columns]
+    """The learning curves of all trainings, one run after the other; with steps where a run was validated between epochs.
+
+    The series of a probe stays in the folder of its run.
+    """
+    columns = list(CURVES)
     if any(leaves["evaluation.every_steps"] is not None for leaves, _, _ in found):
         columns.insert(columns.index("epoch") + 1, "step")
     rows = []
-    for directory in {directory.path: directory for _, directory, _ in found}.values():
+    for directory in {d.path: d for leaves, d, _ in found if leaves[MEASUREMENT] == TRAIN}.values():
         with suppress(OSError), open(directory.path / "metrics.csv", newline="") as lines:  # there may be none yet
             rows += [row | {"run_id": directory.path.name} for row in csv.DictReader(lines)]
     return pd.DataFrame(rows, columns=columns)

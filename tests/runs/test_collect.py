@@ -11,6 +11,7 @@ from normbench.analysis.study import study_of
 from normbench.analysis.tables_io import read, write
 from normbench.config.overrides import normalize, plan
 from normbench.errors import InputError, UserError
+from normbench.records import metrics
 from normbench.records.metrics import CURVES
 from normbench.runs.collect import _named, collect
 from normbench.runs.sweep import runs_of
@@ -99,6 +100,33 @@ def test_keys_that_differ_get_columns_and_no_others(tmp_path):
         (0.2, 2),
         (0.2, 4),
     ]
+
+
+def test_runs_of_a_probe_beside_trainings(tmp_path, monkeypatch):
+    """The union of their columns, in declared order; a series that is not of epochs is no curve."""
+    monkeypatch.setitem(metrics.MEASUREMENTS, "gradients", (metrics.Outcome("first_gradient", "the first gradient"),))
+    [trained, probed] = runs_of(
+        plan(normalize(["norm=batch", "seed=0,1", f"output={tmp_path}", "device=cpu"]), True)[0]
+    )
+    put(trained, {"status": "finished", "replicates": [entry(0, 50.0)]})
+    found = {"seed": 1, "status": "finished", "first_gradient": 0.5, "seconds": 1.0, "stack": 1}
+    folder = put(probed, {"status": "finished", "replicates": [found]})
+    config = OmegaConf.merge(probed.config, {"measure": {"name": "gradients"}})
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "metrics.csv").write_text("seed,step,norm\n1,0,0.5\n")
+    table, curves = collect(str(tmp_path))
+    assert curves.empty
+    table = table.set_index("measure.name")
+    assert sorted(table.index) == ["gradients", "train"]
+    assert table.loc["gradients", "first_gradient"] == 0.5
+    assert table.loc["train", "test_acc"] == 50.25
+    assert pd.isna(table.loc["gradients", "test_acc"])
+    names = [outcome.name for outcome in metrics.of_measurements(["train", "gradients"])]
+    assert [column for column in table if column in names] == names
+    (tmp_path / trained.name / "config.yaml").unlink()
+    alone, _ = collect(str(tmp_path))
+    assert "measure.name" not in alone
+    assert not {"test_acc", "regret", "diverged_epoch"} & set(alone)
 
 
 def test_the_regret_of_suggested_rates(tmp_path):
