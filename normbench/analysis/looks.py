@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.colors import to_rgb
 
 from normbench.config import choices
-from normbench.data.corruption import NOISES  # TO SWITCH: these names as normbench.config has them
+from normbench.data.corruption import NOISES  # TO SWITCH: normbench.config.keys, torch-free
 from normbench.data.inputs import KINDS
 from normbench.data.views import VIEWS
 from normbench.words import typed
