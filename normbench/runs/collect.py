@@ -231,7 +231,7 @@ def _environment(directory: RunDirectory) -> dict:
 
 
 def _curves(found) -> pd.DataFrame:
-    """The learning curves of all trainings, one run after the other; with steps where a run was validated between epochs.
+    """The learning curves of all trainings, run by run; with steps where one was validated between epochs.
 
     The series of a probe stays in the folder of its run.
     """
