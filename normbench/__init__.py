@@ -11,7 +11,8 @@ def run(*overrides: str) -> dict:
     """
     from normbench.config.overrides import normalize, plan
     from normbench.errors import InputError
-    from normbench.runs.sweep import run_alone, runs_of
+    from normbench.runs.planned import runs_of
+    from normbench.runs.sweep import run_alone
 
     jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
     if len(jobs) > 1:

@@ -47,8 +47,9 @@ def _main(command: list[str]) -> int:
             raise UserError(" ".join(str(error).split())) from None
         return 0
 
+    from normbench.runs.planned import check_networks, runs_of
     from normbench.runs.report import print_plan, print_run, print_sweep
-    from normbench.runs.sweep import check_networks, run_alone, run_sweep, runs_of
+    from normbench.runs.sweep import run_alone, run_sweep
     from normbench.signals import Stopped
 
     runs = runs_of(jobs)

@@ -6,8 +6,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from normbench import __version__
 
 PACKAGES = ("torch", "torchvision", "hydra-core", "numpy", "pandas", "scipy")
@@ -33,6 +31,8 @@ def environment(device: str, threads: int, processes: int) -> dict:
 def device_words(device: str) -> str:
     """The device by its maker's name: `NVIDIA …`, or the processor's."""
     if device != "cpu":
+        import torch  # what is only looked at does without
+
         return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -32,7 +32,7 @@ from normbench.records.metrics import (
     of_measurements,
     whole,
 )
-from normbench.runs.sweep import runs_of
+from normbench.runs.planned import runs_of
 
 # What a command says of its machine alone.
 FOLDERS = r" (output|data\.root)=\S+"

@@ -2,7 +2,7 @@
 
 import sys
 
-from normbench.runs.sweep import Run
+from normbench.runs.planned import Run
 
 
 def estimates(runs: list[Run]) -> list[float]:

@@ -16,7 +16,8 @@ from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
 from normbench.records.directory import plainly
 from normbench.records.environment import environment
-from normbench.runs.sweep import Run, check_networks, run_alone, runs_of
+from normbench.runs.planned import Run, check_networks, runs_of
+from normbench.runs.sweep import run_alone
 from normbench.training.machine import cpu_threads
 
 # What a probe measures unless other values are typed.

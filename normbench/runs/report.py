@@ -7,7 +7,7 @@ from rich.table import Table
 
 from normbench.processes import first
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
-from normbench.runs.sweep import Run
+from normbench.runs.planned import Run
 from normbench.words import duration
 
 

@@ -9,63 +9,24 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from normbench.config.files import conf_dir
 from normbench.config.identity import run_id
-from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
-from normbench.config.sizes import samples_per_epoch
 from normbench.errors import UserError
 from normbench.processes import first, launched
-from normbench.records.directory import Busy, RunDirectory, plainly
+from normbench.records.directory import Busy, plainly
 from normbench.records.metrics import OVER
 from normbench.runs import launchers
+from normbench.runs.planned import Run, left
+from normbench.runs.report import print_line
 from normbench.signals import Stopped
 from normbench.words import duration
 
 POLL_SECONDS = 2.0  # between looks at the folders while other processes work
-
-
-@dataclass
-class Run:
-    """One run of a sweep. name: its run_id; error: why it failed, where that is not in its folder."""
-
-    job: Job
-    config: object
-    name: str
-    error: str | None = None
-
-    @property
-    def directory(self) -> RunDirectory:
-        return RunDirectory(self.config.output, self.name)
-
-    @property
-    def images(self) -> int:
-        """Training images it processes, replicates counted: the measure of its work."""
-        return self.config.epochs * samples_per_epoch(self.config) * self.config.replicates
-
-
-def runs_of(jobs: list[Job]) -> list[Run]:
-    """The runs of a sweep, each once. Raises InputError for the first mistake in any of their configurations."""
-    runs = {}
-    for job in jobs:
-        config = resolve(job.config, launched())
-        run = Run(job, config, run_id(config, launched()))
-        runs.setdefault(str(run.directory.path), run)
-    return list(runs.values())
-
-
-def check_networks(runs: list[Run]) -> None:
-    """Raise InputError for the first network or measurement that cannot be, of the runs that are not over."""
-    if left := _left(runs):
-        from normbench.measures import MEASURES
-
-        for run in left:
-            MEASURES[run.config.measure.name].check(run.config, launched())
 
 
 def run_alone(run: Run) -> dict:
@@ -79,17 +40,12 @@ def run_alone(run: Run) -> dict:
     return execute(run.config)
 
 
-def _left(runs: list[Run]) -> list[Run]:
-    """Those that something has to be done for; all, where torchrun's processes must take the same."""
-    return [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
-
-
 def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
     """Do what is left of the runs, through the launcher that for_hydra names; what fails stops nothing.
 
     Runs that another process is working on are waited for, and taken over if it stops. Raises Stopped after a signal.
     """
-    todo = _left(runs)
+    todo = left(runs)
     watch = Watch(runs, todo)
     while todo:
         before = _stamps(todo, "result.json")
@@ -135,7 +91,6 @@ def attempt(config, settled=None) -> dict:
 
     config: composed. settled: the same resolved, if this is the machine that did it: another one may settle otherwise.
     """
-    from normbench.runs.report import print_line
     from normbench.runs.run import execute
 
     outcome = {}

@@ -57,7 +57,7 @@ class Session:
         if done:
             self.display.print(f"{name}: going on from step {done} of {steps}")
         if self.config.logging.tensorboard and self.board is None:
-            from normbench.records.tensorboard import Board
+            from normbench.training.tensorboard import Board
 
             self.board = Board(self.directory)
 

@@ -1,6 +1,5 @@
 """An outcome that a probe declares is at home everywhere: claims, figures, tables, runs.csv and the terminal."""
 
-import ast
 import json
 from pathlib import Path
 
@@ -171,25 +170,6 @@ def test_what_a_run_writes_is_declared(finished):
     head = (finished / "metrics.csv").read_text().split("\n", 1)[0]
     assert head.split(",") == list(metrics.METRICS)
     assert set(metrics.CURVES) - {"run_id"} < set(metrics.METRICS)
-
-
-# --- Directions of imports. -------------------------------------------------------------------------------------------
-
-FORBIDDEN = ("torch", "normbench.cli", "normbench.runs", "normbench.training", "normbench.models", "normbench.tasks")
-PENDING = {("study.py", "normbench.runs.collect")}  # until normbench.config has the files of studies
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "normbench" / "analysis").glob("*.py")), ids=lambda path: path.name)
-def test_analysis_knows_tables_alone(path):
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            found.add(node.module)
-    norms = {name for name in found if name.startswith("normbench.norms") and name != "normbench.norms.facts"}
-    upward = {name for name in found if any(name == bad or name.startswith(f"{bad}.") for bad in FORBIDDEN)}
-    assert {(path.name, name) for name in upward | norms} <= PENDING
 
 
 def test_an_unknown_column_is_an_outcome_without_claims_of_its_own():

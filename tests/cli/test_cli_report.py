@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from normbench.config.overrides import plan
+from normbench.runs.planned import runs_of
 from normbench.runs.report import accuracy, mean_text, print_sweep, statuses
-from normbench.runs.sweep import runs_of
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 40])

@@ -12,7 +12,7 @@ from pathlib import Path
 from small_runs import TINY, without_times
 
 from normbench.config.overrides import normalize, plan
-from normbench.runs.sweep import runs_of
+from normbench.runs.planned import runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

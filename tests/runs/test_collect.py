@@ -14,7 +14,7 @@ from normbench.errors import InputError, UserError
 from normbench.records import metrics
 from normbench.records.metrics import CURVES
 from normbench.runs.collect import _named, collect
-from normbench.runs.sweep import runs_of
+from normbench.runs.planned import runs_of
 
 ENV = {
     "packages": {"torch": "2.99"},

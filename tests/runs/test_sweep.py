@@ -13,7 +13,7 @@ from small_runs import MEASURED
 from normbench.config.overrides import normalize, plan
 from normbench.records.directory import RunDirectory
 from normbench.runs.collect import collect
-from normbench.runs.sweep import runs_of
+from normbench.runs.planned import runs_of
 
 GRID = ("-m", "norm=batch,group,none", "batch_size=8,16", "replicates=2", "epochs=2")
 
