@@ -122,22 +122,39 @@ def pairs(table: pd.DataFrame) -> pd.MultiIndex:
 
 
 def per_epoch(curves: pd.DataFrame, runs: pd.DataFrame, y: str) -> pd.DataFrame:
-    """`curves` with the settings of each run; diverged replicates at chance from their epoch on, marked once."""
-    runs = runs[runs["status"].isin(OVER)]
+    """`curves` with the settings of each run; diverged replicates at chance from their epoch on, marked once.
+
+    Where it has steps, for a run was validated between epochs as well, those places are fractions of an epoch.
+    """
+    runs, whole = runs[runs["status"].isin(OVER)], curves
     settings = runs[["run_id", "seed", "status", "diverged_epoch", *of_configuration(runs)]]
     column_of(curves, y, "learning curves")
-    table = curves[["run_id", "seed", "epoch", y]].merge(settings, on=["run_id", "seed"])
+    curves = curves[["run_id", "seed", "epoch", y]].assign(_place=_places(curves))
+    table = curves.merge(settings, on=["run_id", "seed"])
     alive = (table["status"] == "finished") | (table["epoch"] < table["diverged_epoch"])
+    table["epoch"] = table.pop("_place")
     table = table[alive].assign(status="finished")
     if outcome_of(y).chance is None:
         return table.dropna(subset=y)
     flat = []
     for row in runs[runs["status"] == "diverged"].to_dict("records"):
         epochs = np.arange(int(row["diverged_epoch"]), int(row["epochs"]) + 1)
+        if "step" in whole:  # where the others stand too
+            others = table.loc[table["run_id"] == row["run_id"], "epoch"]
+            epochs = np.union1d(epochs, others[others > row["diverged_epoch"] - 1])
         status = np.where(epochs == epochs[0], "diverged", "at chance")
         row = {column: row[column] for column in settings} | {y: row[OBJECTIVE]}
         flat.append(pd.DataFrame(row | {"epoch": epochs, "status": status}))
     return pd.concat([table, *flat], ignore_index=True).dropna(subset=y)
+
+
+def _places(curves: pd.DataFrame) -> pd.Series:
+    """Where each row stands, in epochs."""
+    if "step" not in curves:
+        return curves["epoch"]
+    # At an epoch's end, and nowhere else, it is as many steps as an epoch has.
+    steps_per_epoch = (curves["step"] / curves["epoch"]).groupby(curves["run_id"]).transform("max")
+    return curves["step"] / steps_per_epoch
 
 
 # The note below a figure
