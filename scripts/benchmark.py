@@ -12,9 +12,9 @@ median of the ratios within a round.
 
 import statistics
 import time
+from dataclasses import replace
 
 import torch
-from normbench.training.loop import Unwatched, train
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -23,7 +23,10 @@ from normbench.cli import CommandLine, one_line
 from normbench.config.overrides import plan
 from normbench.config.resolve import resolve
 from normbench.data import load_dataset
-from normbench.processes import Processes
+from normbench.tasks import make_task
+from normbench.training.network import Network
+from normbench.training.schedule import configured_plan
+from normbench.training.steps import steps
 
 WARM_UP = 5
 
@@ -90,40 +93,14 @@ def plain_loop(data, depth, norm, batch_size, steps, workers) -> float:
     raise ValueError("the data has too few batches")
 
 
-class Enough(Exception):
-    pass
-
-
-class StopWatch(Unwatched):
-    """Stands in for a run's session: no records, an end after so many steps."""
-
-    def __init__(self, steps):
-        self.left = WARM_UP + steps
-
-    def step(self, *_):
-        self.left -= 1
-        if self.left == 0:
-            raise Enough
-
-
-def our_loop(data, overrides, replicates, steps) -> float:
+def our_loop(data, overrides, replicates, count) -> float:
     """Seconds per step of all replicates together."""
     jobs, _, _ = plan([*overrides, f"replicates={replicates}", f"stack={replicates}"], False)
     config = resolve(jobs[0].config)
-    watch = StopWatch(steps)
-    times = []
-    watch_step = watch.step
-
-    def step(*arguments):
-        times.append(time.perf_counter())
-        watch_step(*arguments)
-
-    watch.step = step
-    try:
-        train(config, data, list(range(replicates)), "cpu", Processes(), None, watch)
-    except Enough:
-        return (times[-1] - times[WARM_UP - 1]) / steps
-    raise ValueError("the data has too few batches")
+    task = make_task(config, range(replicates), "cpu", data=data)
+    wanted = replace(configured_plan(config, task), steps=WARM_UP + count)
+    times = [time.perf_counter() for _ in steps(Network(config, task), task, wanted)]
+    return (times[-1] - times[WARM_UP - 1]) / count
 
 
 def compare(title, contestants, rounds, unit):

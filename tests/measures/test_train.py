@@ -30,9 +30,8 @@ def test_a_run_is_validated_every_so_many_steps_and_at_each_epochs_end(run, tmp_
     assert outcomes(often) == outcomes(seldom)
     for number, end in enumerate(ends):
         part = rows[3 * number : 3 * number + 3]
-        assert [part[-1][key] for key in ("val_loss", "val_acc", "lr")] == [
-            end[k] for k in ("val_loss", "val_acc", "lr")
-        ]
+        for key in ("val_loss", "val_acc", "lr"):
+            assert part[-1][key] == end[key]
         mean = np.average([float(row["train_loss"]) for row in part], weights=[5, 5, 2])
         assert mean == pytest.approx(float(end["train_loss"]), rel=1e-12)
     assert often["run_id"] != seldom["run_id"]
