@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from normbench.errors import UserError
+from normbench.records.metrics import METRICS
 
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
 
@@ -79,7 +80,7 @@ class RunDirectory:
         self._write("config.yaml", OmegaConf.to_yaml(config))
         self._write("env.json", _json(environment))
 
-    def write_metrics(self, rows: list[dict], columns: Sequence[str]) -> None:
+    def write_metrics(self, rows: list[dict], columns: Sequence[str] = METRICS) -> None:
         """metrics.csv: the series of a run, such as a row per epoch and replicate, by seed and then step.
 
         columns: of the series; where a measurement has none there is no file.

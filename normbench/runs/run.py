@@ -39,12 +39,9 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
     make_ready(config, device)
     measurement = MEASURES[config.measure.name]
     seeds = range(config.seed, config.seed + config.replicates)
-    tasks = [
-        make_task(config, seeds[start : start + config.stack], device, processes)
-        for start in range(0, config.replicates, config.stack)
-    ]
-    if measurement.images:
-        tasks[0].data  # noqa: B018 (what is wrong with the data shows before anything is written)
+    stacks = [seeds[start : start + config.stack] for start in range(0, config.replicates, config.stack)]
+    if measurement.images:  # what is wrong with the data shows before anything is written
+        make_task(config, stacks[0], device, processes).load()
     kept = None
     if processes.first:
         directory.forget(everything=config.force)
@@ -54,8 +51,9 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
 
     with stop_requests() as request, Session(config, directory, processes, request, kept) as session:
         try:
-            for task in tasks[len(session.finished) :]:
-                session.finish(task.seeds, *measurement.measure(config, task, session))
+            for stack in stacks[len(session.finished) :]:
+                task = make_task(config, stack, device, processes)
+                session.finish(stack, *measurement.measure(config, task, session))
             return _conclude(config, directory, session, peak_memory_mb(device))
         except UserError:
             raise

@@ -23,6 +23,9 @@ class Task(Protocol):
     steps_per_epoch: int
     score_unit: float  # what the score of `losses` is multiplied with to be in the unit of its outcome
 
+    def load(self) -> None:
+        """Load the data, which is done at the first need otherwise. Raises UserError where that cannot be."""
+
     def network(self, seeds: Sequence[int]) -> torch.nn.Module:
         """The network of a replicate a seed (seeds of its first draw), on the CPU in float32."""
 

@@ -43,6 +43,9 @@ class Classify:
     def data(self):
         return dataset(self.device, OmegaConf.to_yaml(self.config.data))
 
+    def load(self):
+        _ = self.data
+
     @cached_property
     def steps_per_epoch(self) -> int:
         return len(self.data.train_labels) // self.config.batch_size

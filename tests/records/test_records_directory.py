@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 from normbench.errors import UserError
-from normbench.records.directory import METRICS, RunDirectory
+from normbench.records.directory import RunDirectory
+from normbench.records.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +128,8 @@ def test_a_reader_never_sees_half_a_file(directory):
 def test_kill_9_while_writing_leaves_a_whole_file(directory):
     code = """
 import sys, torch
-from normbench.records.directory import METRICS, RunDirectory
+from normbench.records.directory import RunDirectory
+from normbench.records.metrics import METRICS
 directory = RunDirectory(*sys.argv[1:])
 n = 0
 print("ready", flush=True)

@@ -20,7 +20,7 @@ from small_runs import without_times
 from normbench.__main__ import main
 from normbench.config.identity import run_id
 from normbench.config.resolve import resolve
-from normbench.records.directory import METRICS
+from normbench.records.metrics import METRICS
 from normbench.runs.run import execute
 
 
