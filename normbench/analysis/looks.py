@@ -44,7 +44,6 @@ CHOICES = {
     "data.test_noise": NOISES,
     "augment.name": tuple(choices("augment")),
     "augment.tta": VIEWS,
-    "model": tuple(choices("model")),
     "optimizer": tuple(choices("optim")),
 }
 

@@ -90,7 +90,7 @@ class RunDirectory:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row.get("seed", 0), row.get("step", 0))))
+        writer.writerows(sorted(rows, key=lambda row: [row.get(place, 0) for place in ("seed", "epoch", "step")]))
         self._write("metrics.csv", text.getvalue())
 
     def write_result(self, result: dict) -> None:

@@ -18,6 +18,7 @@ OTHER = {
     "data": "patterns",
     "augment": "none",
     "optim": "adamw",
+    "measure": "range_test",
     "experiment": "demo",
 }
 
@@ -38,7 +39,7 @@ def composed(command, monkeypatch):
         taken = []
         monkeypatch.setattr("normbench.runs.run.execute", lambda config: taken.append(plain(config)) or {})
         monkeypatch.setattr("normbench.runs.report.print_run", lambda *_: None)
-        monkeypatch.setattr("normbench.runs.report.print_line", lambda *_: None)
+        monkeypatch.setattr("normbench.runs.sweep.print_line", lambda *_: None)
         monkeypatch.setattr("normbench.runs.report.print_sweep", lambda *_: 0)
         status, _, err = command(*arguments)
         assert (status, err) == (0, "")

@@ -26,6 +26,8 @@ CHANGES = {
     "lr_scaling": "sqrt",
     "precision": "float64",
     "model.width": 24,
+    "model.shortcut": "projection",
+    "model.norm_position": "after",
     "model.activation": "gelu",
     "model.dropout": 0.1,
     "model.init_scale": 0.5,

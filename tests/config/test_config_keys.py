@@ -161,6 +161,7 @@ def keys_of_the_files():
 
 def test_every_key_of_the_files_has_a_check_and_every_check_a_key():
     options = {f"norm.{option}" for method in NORMS.values() for option in method.options()}
+    options |= {key for measure in choices("measure") for key in measure_keys(measure)}
     found = set(keys_of_the_files())
     assert found - options == set(KEYS)
     assert options <= found

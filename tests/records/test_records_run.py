@@ -189,7 +189,7 @@ def test_tensorboard_scalars_are_metrics_after_a_resume_too(tiny, compose, tmp_p
 
         return call
 
-    for kind, after in (("epoch", 4), ("step", 3)):  # each stack has 3 epochs of 2 steps
+    for kind, after in (("add", 4), ("step", 3)):  # each stack has 3 epochs of 2 steps
         done.clear()
         with monkeypatch.context() as patch:
             patch.setattr(Session, kind, stopping(kind, after))

@@ -191,13 +191,14 @@ def test_the_same_run_twice_in_a_grid_is_one_run():
 
 @pytest.mark.parametrize("status", ["finished", "missing"])
 def test_a_sweep_in_one_process_resolves_each_run_once(status, tmp_path, monkeypatch):
-    from normbench.runs import sweep
+    from normbench.runs import planned, sweep
 
     resolved, executed = [], []
     resolve = sweep.resolve
-    monkeypatch.setattr(sweep, "resolve", lambda *what: resolved.append(what) or resolve(*what))
+    for module in (sweep, planned):
+        monkeypatch.setattr(module, "resolve", lambda *what: resolved.append(what) or resolve(*what))
     monkeypatch.setattr("normbench.runs.run.execute", lambda config: executed.append(config) or {})
-    monkeypatch.setattr("normbench.runs.report.print_line", lambda result: None)
+    monkeypatch.setattr("normbench.runs.sweep.print_line", lambda result: None)
     typed = normalize(["norm=batch,none", "device=cpu", f"output={tmp_path}", "logging.progress=none"])
     runs = runs_of(plan(typed, True)[0])
     if status == "finished":
