@@ -12,7 +12,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo study test check format benchmark clean
+.PHONY: demo study test check format docs benchmark clean
 
 demo:  ## the batch_size study in small, from nothing to its figure
 	$(MAKE) study STUDY=demo ARGS="data=$(DATA) $(ARGS)" OUTPUT=$(OUTPUT)/demo RESULTS=$(OUTPUT)/demo/results
@@ -36,6 +36,9 @@ check: $(INSTALLED)  ## lint and format checks
 format: $(INSTALLED)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+docs: $(INSTALLED)  ## the tables of docs/, from the code
+	$(RUN) scripts/docs.py
 
 benchmark: $(INSTALLED)  ## speed against a plain PyTorch loop, side by side
 	$(RUN) scripts/benchmark.py

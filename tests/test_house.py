@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("__version__", "errors", "random", "words", "facts", "signals", "processes", "config"),
     *("records", "analysis"),  # know tables, not torch
-    *("norms", "models", "data", "tasks", "training", "measures", "runs", "cli"),
+    *("norms", "models", "data", "tasks", "training", "measures", "runs", "cli", "docs"),
 )
 # What --help, a mistake, a finished run and the tables are told with. `processes` loads torch where there are several.
 WITHOUT_TORCH = ("errors", "random", "words", "facts", "signals", "config", "records", "analysis", "cli")

@@ -1,4 +1,4 @@
-"""What the command line says about launchers, and what the README says about the command line."""
+"""What the command line says about launchers, and what the documents say about the command line."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from normbench.errors import InputError
 from normbench.runs import launchers
 
 Plugins.instance()  # registers the launchers that are installed
-LAUNCHERS = (ROOT / "README.md").read_text().partition("\n## Launchers\n")[2].partition("\n## ")[0]
+LAUNCHERS = (ROOT / "docs" / "launchers.md").read_text()
 COMMANDS = re.findall(r"^python -m normbench (.*?)(?:  #.*)?$", LAUNCHERS, re.MULTILINE)
 
 
@@ -26,7 +26,7 @@ def installed(launcher) -> bool:
 
 
 @pytest.mark.parametrize("typed", COMMANDS)
-def test_the_readmes_commands_are_understood(typed):
+def test_the_documents_commands_are_understood(typed):
     (launcher,) = re.findall(r"hydra/launcher=(\w+)", typed)
     if not installed(launcher):
         pytest.skip(f"hydra/launcher={launcher} is not installed")
