@@ -194,9 +194,20 @@ INPUTS = (
     Outcome("condition_channels", "condition number of the channels", better="lower", digits=".3g", printed=None),
 )
 
+AXES = (
+    Outcome("moves_batch", "other images that move an output", "%", printed="images %", swept="images %"),
+    Outcome("moves_channels", "other channels that move an output", "%", printed="channels %", swept="channels %"),
+    Outcome("moves_space", "other positions that move an output", "%", printed="positions %", swept="positions %"),
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
-MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {TRAIN: TRAINING, "range_test": RANGE_TEST, "inputs": INPUTS}
+MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
+    TRAIN: TRAINING,
+    "range_test": RANGE_TEST,
+    "inputs": INPUTS,
+    "axes": AXES,
+}
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
 SERIES = (
@@ -217,6 +228,7 @@ COLUMNS = {
     "train": METRICS,
     "range_test": ("seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"),
     "inputs": ("matrix", "condition", "condition_nonzero", "rank", "features", "rows"),
+    "axes": ("seed", "image", "channel", "row", "column", "moves"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 
