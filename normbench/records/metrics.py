@@ -194,9 +194,33 @@ INPUTS = (
     Outcome("condition_channels", "condition number of the channels", better="lower", digits=".3g", printed=None),
 )
 
+AXES = (
+    Outcome("moves_batch", "other images that move an output", "%", printed="images %", swept="images %"),
+    Outcome("moves_channels", "other channels that move an output", "%", printed="channels %", swept="channels %"),
+    Outcome("moves_space", "other positions that move an output", "%", printed="positions %", swept="positions %"),
+)
+
+INVARIANCES = tuple(
+    Outcome(f"invariant_{name}", f"share invariant to {words}", printed=head, swept=head, digits=".2g")
+    for name, words, head in (
+        ("weight_matrix_scale", "re-scaling of the weight matrix", "matrix scale"),
+        ("weight_matrix_centre", "re-centring of the weight matrix", "matrix centre"),
+        ("weight_vector_scale", "re-scaling of a weight vector", "vector scale"),
+        ("data_scale", "re-scaling of the data set", "data scale"),
+        ("data_centre", "re-centring of the data set", "data centre"),
+        ("case_scale", "re-scaling of a single case", "case scale"),
+    )
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
-MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {TRAIN: TRAINING, "range_test": RANGE_TEST, "inputs": INPUTS}
+MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
+    TRAIN: TRAINING,
+    "range_test": RANGE_TEST,
+    "inputs": INPUTS,
+    "axes": AXES,
+    "invariances": INVARIANCES,
+}
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
 SERIES = (
@@ -217,6 +241,8 @@ COLUMNS = {
     "train": METRICS,
     "range_test": ("seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"),
     "inputs": ("matrix", "condition", "condition_nonzero", "rank", "features", "rows"),
+    "axes": ("seed", "image", "channel", "row", "column", "moves"),
+    "invariances": ("seed", "change", "paper", "invariant", "difference"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

@@ -1,0 +1,85 @@
+"""Which inputs of a normalization layer move one of its outputs: what a method takes its statistics over, by itself.
+
+The picture of Wu & He 2018 (arXiv 1803.08494, figure 2), from the derivatives of the layer instead of its definition.
+The layer alone: what a method does to the weights of a convolution moves no output, and the norm that it sets beside
+one (weight standardization's is a group norm) is what shows here.
+"""
+
+import time
+
+import torch
+
+from normbench.errors import InputError
+from normbench.norms import Layers
+from normbench.random import derive
+from normbench.tasks.build import norm_options
+
+OUTPUT = (0, 0, 0, 0)  # the output that is looked at: image, channel, row, column
+
+
+def check(config, processes: int) -> None:
+    """Raises InputError for a size below 1, and where the layer cannot be: as its training would say it."""
+    for key in ("images", "channels", "size"):
+        if config.measure[key] < 1:
+            raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 1")
+    try:
+        moved(_layer(config), _inputs(config, config.seed))
+    except InputError as error:  # a layer names its own option
+        raise error.within("norm") if error.key in config.norm else error from None
+
+
+def measure(config, task, session) -> tuple[list[dict], list[dict]]:
+    """An entry a seed: the shares, in percent, of the other images, channels and positions that move the output; and a
+    row an input. A seed draws the inputs."""
+    started = time.perf_counter()
+    session.begin(task.seeds, len(task.seeds), 0)
+    entries, rows = [], []
+    for seed in task.seeds:
+        moves = moved(_layer(config), _inputs(config, seed))
+        entries.append({"seed": seed, "status": "finished"} | shares(moves))
+        places = torch.cartesian_prod(*map(torch.arange, moves.shape)).tolist()
+        rows += [
+            {"seed": seed, "image": image, "channel": channel, "row": row, "column": column, "moves": int(told)}
+            for (image, channel, row, column), told in zip(places, moves.flatten().tolist(), strict=True)
+        ]
+        session.step(0, lambda: None)
+    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
+    return [entry | cost for entry in entries], rows
+
+
+def _layer(config) -> torch.nn.Module:
+    """The method's norm as it follows a convolution, in float64, in training mode."""
+    channels = config.measure.channels
+    with torch.random.fork_rng(devices=[]):  # the convolution before it is not wanted
+        block = Layers(config.norm.name, norm_options(config)).conv_norm(channels, channels, 1)
+    return block[1].double().train()
+
+
+def _inputs(config, seed: int) -> torch.Tensor:
+    shape, generator = config.measure, torch.Generator().manual_seed(derive(seed, "axes"))
+    size = (shape.images, shape.channels, shape.size, shape.size)
+    return torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+def moved(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Where the derivative of the output at OUTPUT by the inputs, N×C×H×W, is not 0."""
+    x = x.clone().requires_grad_()
+    (row,) = torch.autograd.grad(layer(x)[OUTPUT], x)
+    return row != 0
+
+
+def shares(moves: torch.Tensor) -> dict[str, float]:
+    """In percent, 0 where there are none: of the other images, channels and positions, those with an input that moves
+    the output. moves: N×C×H×W, as `moved` gives it."""
+    of_images, of_channels = moves.flatten(1).any(1), moves.transpose(0, 1).flatten(1).any(1)
+    of_places = moves.flatten(0, 1).any(0).flatten()
+    return {
+        "moves_batch": _share(of_images),
+        "moves_channels": _share(of_channels),
+        "moves_space": _share(of_places),
+    }
+
+
+def _share(told: torch.Tensor) -> float:
+    """Of all but the first, which is the output's own."""
+    return 100 * told[1:].double().mean().item() if len(told) > 1 else 0.0
