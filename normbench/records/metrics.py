@@ -285,9 +285,13 @@ def printed(measurement: str) -> list[Outcome]:
     return sorted(shown, key=lambda outcome: outcome.chance is None)
 
 
+MOST_SWEPT = 4
+
+
 def swept(measurements: Iterable[str]) -> list[Outcome]:
-    """What the command shows of each run of a sweep."""
-    return [outcome for outcome in of_measurements(measurements) if outcome.swept is not None]
+    """What the command shows of each run of a sweep: of each measurement the first few, for the width of a line."""
+    some = [[outcome for outcome in of_measurement(name) if outcome.swept is not None] for name in measurements]
+    return list(dict.fromkeys(outcome for shown in some for outcome in shown[:MOST_SWEPT]))
 
 
 def headlines(measurement: str) -> list[str]:
