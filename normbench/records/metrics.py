@@ -289,9 +289,10 @@ MOST_SWEPT = 4
 
 
 def swept(measurements: Iterable[str]) -> list[Outcome]:
-    """What the command shows of each run of a sweep: of each measurement the first few, for the width of a line."""
-    some = [[outcome for outcome in of_measurement(name) if outcome.swept is not None] for name in measurements]
-    return list(dict.fromkeys(outcome for shown in some for outcome in shown[:MOST_SWEPT]))
+    """What the command shows of each run of a sweep: of several measurements the first few, for the width of a line."""
+    names = list(dict.fromkeys(measurements))
+    some = [[outcome for outcome in of_measurement(name) if outcome.swept is not None] for name in names]
+    return list(dict.fromkeys(outcome for shown in some for outcome in shown[: MOST_SWEPT if len(names) > 1 else None]))
 
 
 def headlines(measurement: str) -> list[str]:
