@@ -28,6 +28,7 @@ def _figure(patterns, footer) -> Figure:
     rows = -(-len(patterns) // COLUMNS)
     columns = min(COLUMNS, len(patterns))
     drawn = Figure(figsize=(9.0 * max(columns, 2) / COLUMNS, 2.3 * rows + 0.5), layout="constrained")
+    drawn.get_layout_engine().set(h_pad=0.12)  # inches: the titles of axes without frames reach beyond them
     grid = list(drawn.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[len(patterns) :]:
         axes.remove()
