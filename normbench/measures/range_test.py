@@ -36,7 +36,7 @@ def find_lr(
     low: float = LOW,
     high: float = HIGH,
     steps: int = STEPS,
-    watch: Callable[[], None] = lambda: None,
+    poll: Callable[[], None] = lambda: None,
 ) -> LrTest:
     """Train a replicate a seed, in stacks of config.stack, while the rate grows exponentially from low to high.
 
@@ -44,7 +44,7 @@ def find_lr(
     size. There are `steps` of a training's very steps, fewer once all replicates of a stack have diverged. Neither
     config nor data is changed.
 
-    config: resolved. data: a Dataset whose tensors lie on `device`. low, high: in the unit of optim.lr. watch: called
+    config: resolved. data: a Dataset whose tensors lie on `device`. low, high: in the unit of optim.lr. poll: called
     at each step; it may raise to break off. Raises InputError for a range or a number of steps that cannot be.
     """
     _check_range(low, high, steps)
@@ -59,7 +59,7 @@ def find_lr(
             for curve, loss in zip(curves, done.losses.tolist(), strict=True):
                 curve.append(loss)
             network.lost = torch.tensor([divergence(curve, steps) is not None for curve in curves])
-            watch()
+            poll()
         losses |= dict(zip(task.seeds, curves, strict=True))
     return LrTest(rates, optimizer_rates, losses, chance=math.log(data.num_classes))
 
@@ -98,10 +98,12 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     session.begin(task.seeds, how.steps, 0, images=config.batch_size * len(task.seeds))
     counted = itertools.count()
 
-    def watch():
+    def counting():
         session.step(next(counted), lambda: None)
 
-    test = find_lr(config, task.data, task.seeds, task.device, low=how.low, high=how.high, steps=how.steps, watch=watch)
+    test = find_lr(
+        config, task.data, task.seeds, task.device, low=how.low, high=how.high, steps=how.steps, poll=counting
+    )
     suggestions = test.suggestions(how.rule)
     took = round(time.perf_counter() - started, 3)
     entries = [

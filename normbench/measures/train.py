@@ -212,7 +212,7 @@ def cost(config, entries, clock) -> None:
 def suggest_lr(config, task, entries, poll) -> None:
     """The rate that a range test suggests for each seed; its time counts in `seconds`."""
     started = time.perf_counter()
-    suggested = find_lr(config, task.data, task.seeds, task.device, watch=poll).suggestions("steepest")
+    suggested = find_lr(config, task.data, task.seeds, task.device, poll=poll).suggestions("steepest")
     took = time.perf_counter() - started
     for entry in entries:
         entry |= {"suggested_lr": suggested[entry["seed"]].lr, "seconds": round(entry["seconds"] + took, 3)}

@@ -30,14 +30,14 @@ def evaluate(
     inputs,
     replicates: int,
     batch_size: int,
-    watch: Callable = lambda: None,
+    poll: Callable = lambda: None,
     views: Callable | None = None,
     average: str = "logits",
 ) -> Scores:
     """Evaluate R replicates in evaluation mode.
 
     forward: N×(R·3)×32×32 → logits R×N×K. images: uint8 n×32×32×3, labels: n, on the device.
-    inputs: data.inputs.Inputs. watch: called before each batch; it may raise to break off. views: of training.views,
+    inputs: data.inputs.Inputs. poll: called before each batch; it may raise to break off. views: of data.views,
     or None for the images as they are; average: of their logits, or of their probabilities. Logits that are not finite
     count as wrong. Of no images every score is 0.
     """
@@ -47,7 +47,7 @@ def evaluate(
     loss = torch.zeros(replicates, dtype=torch.float64, device=images.device)
     right, confidence = [], []
     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        watch()
+        poll()
         seen = [part] if views is None else [view.movedim(1, 3) for view in views(part.movedim(3, 1))]
         logits = torch.stack([forward(inputs.repeated(view, replicates)).double() for view in seen])
         if average == "probabilities" and views is not None:

@@ -24,7 +24,7 @@ class Network:
         """config: resolved. task: a tasks.Task, of whose seeds it has a replicate each. saved: by `state`, or None."""
         self.seeds, self.replicates, self.rank = task.seeds, len(task.seeds), task.processes.rank
         self.dtype, self.device = DTYPES[config.precision], task.device
-        self.half = config.precision == "bfloat16"
+        self.autocasts = config.precision == "bfloat16"
         self.model = task.network([derive(seed, "init") for seed in task.seeds]).to(task.device, self.dtype)
         dropouts = [module for module in self.model.modules() if isinstance(module, Dropout) and module.p > 0]
         self.generators = [torch.Generator(task.device) for _ in task.seeds] if dropouts else []  # of its masks
@@ -63,7 +63,7 @@ class Network:
 
     def precision(self):
         """The context in which the model computes."""
-        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16) if self.half else nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16) if self.autocasts else nullcontext()
 
     def forget_gradients(self) -> None:
         """They are as large as the network: not to be kept through an evaluation."""

@@ -169,7 +169,7 @@ def test_the_watch_may_break_it_off(data):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        find_lr(configured(), data, [0], "cpu", steps=50, watch=watch)
+        find_lr(configured(), data, [0], "cpu", steps=50, poll=watch)
     assert len(calls) == 20
 
 
@@ -219,13 +219,13 @@ def test_what_suggests_nothing_is_null(run, monkeypatch):
 @pytest.mark.parametrize("stack", [1, 2])
 def test_stopped_within_the_range_test_of_a_stack_and_resumed(run, monkeypatch, tmp_path, stack):
     """By a signal; the run goes on to the same result, and only what was broken off is done again."""
-    found, begun, sessions, watch = [], [], [], Session.poll
+    found, begun, sessions, session_poll = [], [], [], Session.poll
 
     def watching(session, state):
         sessions.append(session)
-        watch(session, state)
+        session_poll(session, state)
 
-    def seeking(config, data, seeds, device, watch):
+    def seeking(config, data, seeds, device, poll):
         begun.append(list(seeds))
         calls = []
 
@@ -233,9 +233,9 @@ def test_stopped_within_the_range_test_of_a_stack_and_resumed(run, monkeypatch, 
             calls.append(1)
             if stops and len(begun) == stack and len(calls) == 30:
                 sessions[-1].request.number = signal.SIGTERM
-            watch()
+            poll()
 
-        found.append(find_lr(config, data, seeds, device, steps=60, watch=asked))
+        found.append(find_lr(config, data, seeds, device, steps=60, poll=asked))
         return found[-1]
 
     monkeypatch.setattr(Session, "poll", watching)
