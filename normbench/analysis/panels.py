@@ -37,6 +37,8 @@ def default_panels(runs: pd.DataFrame) -> list[dict]:
         raise UserError("figure: no replicate finished, nothing to draw")
     shown = [outcome.name for outcome in of_measurements(MEASUREMENTS) if outcome.table]
     y = next(iter(measured(runs, (HEADLINE, OBJECTIVE, *shown))), OBJECTIVE)
+    if y not in runs:
+        raise UserError("figure: no replicate has an outcome with a value, nothing to draw")
     runs = with_values(runs, y)
     along: dict[str | None, list] = {}
     for method, rows in runs.groupby("method", sort=False):

@@ -35,7 +35,7 @@ class Study:
     def runs(self) -> pd.DataFrame:
         path = self.folder / "runs.csv"
         table = read(path)
-        probed = any(o.name in table for some in MEASUREMENTS.values() for o in some if o not in MEASUREMENTS[TRAIN])
+        probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
         return complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
 
     @cached_property

@@ -204,7 +204,7 @@ def _arms(runs: pd.DataFrame) -> list[str]:
 def _outcomes(runs: pd.DataFrame, table: str) -> list[Outcome]:
     """The outcomes of one table of summary.md that the runs have: what a study asked for besides comes last."""
     found = [outcome for outcome in of_measurements(MEASUREMENTS) if outcome.table == table]
-    found = [outcome for outcome in found if measured(runs, [outcome.sought or outcome.name])]
+    found = [o for o in found if o.name in runs and measured(runs, [o.sought or o.name])]
     return sorted(found, key=lambda outcome: bool(outcome.reached or outcome.sought))
 
 

@@ -5,7 +5,7 @@ what claims and tables make of it follow from what it says of itself.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Status of a run or replicate → whether it is over: nothing is left to do for it, and its numbers count.
 STATUSES = {
@@ -178,7 +178,12 @@ TRAINING = (
     ),
 )
 
-RANGE_TEST = tuple(outcome for outcome in TRAINING if outcome.name in ("suggested_lr", "lr_found"))
+# A range test's own: the same, and told where it is over.
+RANGE_TEST = tuple(
+    replace(outcome, printed="rate", swept="rate") if outcome.name == "suggested_lr" else outcome
+    for outcome in TRAINING
+    if outcome.name in ("suggested_lr", "lr_found")
+)
 
 MATRICES = ("pixels", "pixels, centred", "channels")  # whose conditions the measurement of inputs tells
 INPUTS = (
@@ -258,8 +263,10 @@ def of_measurement(name: str) -> tuple[Outcome, ...]:
 def of_measurements(names: Iterable[str]) -> tuple[Outcome, ...]:
     """The outcomes of several measurements, each once, in declared order."""
     names = set(names)
-    own = [outcome for name, some in MEASUREMENTS.items() if name in names for outcome in some]
-    return tuple(dict.fromkeys([*own, *COST]))
+    found: dict[str, Outcome] = {}
+    for outcome in (*(o for name, some in MEASUREMENTS.items() if name in names for o in some), *COST):
+        found.setdefault(outcome.name, outcome)
+    return tuple(found.values())
 
 
 def outcomes() -> dict[str, Outcome]:

@@ -255,3 +255,41 @@ def test_stopped_within_the_range_test_of_a_stack_and_resumed(run, monkeypatch, 
     assert "repeated" not in resumed
     assert (resumed_rows, outcomes(resumed)) == (rows, outcomes(whole))
     assert found == tests
+
+
+# --- As a measurement of its own. -------------------------------------------------------------------------------------
+
+
+def test_its_runs_are_collected_told_and_drawn_like_any_others(run, tmp_path, run_script, capsys):
+    typed = ("measure=range_test", "measure.steps=60", "measure.low=0.001", "replicates=2", "batch_size=32")
+    result, _, folder = run(*typed, "norm=batch", "lr_scaling=none")
+    said = find_lr(
+        configured(*typed, "norm=batch", "lr_scaling=none"),
+        load_dataset("patterns", root=None, val_size=100, train_size=96, test_size=100),
+        [0, 1],
+        "cpu",
+        low=0.001,
+        steps=60,
+    ).suggestions("steepest")
+    assert [entry["suggested_lr"] for entry in result["replicates"]] == [said[seed].lr for seed in (0, 1)]
+    assert (
+        (folder / "metrics.csv")
+        .read_text()
+        .startswith("seed,step,lr,optimizer_lr,loss,smoothed,smoothed_lr,diverged\n")
+    )
+    for script in ("collect", "table"):
+        run_script(script, folder.parent, "--to", tmp_path / "made", cwd=tmp_path)
+    summary = (tmp_path / "made" / "summary.md").read_text()
+    assert "| suggested rate |" in summary
+    assert "regret" not in summary
+    if any(entry["lr_found"] for entry in result["replicates"]):
+        run_script("plot", folder.parent, "--to", tmp_path / "made", cwd=tmp_path)
+        assert (tmp_path / "made" / "figure.png").is_file()
+
+
+def test_runs_without_any_suggestion_are_told_in_one_line(run, tmp_path, run_script, capsys):
+    _, _, folder = run("measure=range_test", "measure.steps=60", "measure.low=1e-9", "measure.high=1e-8", "norm=group")
+    run_script("collect", folder.parent, "--to", tmp_path / "made", cwd=tmp_path)
+    with pytest.raises(SystemExit):
+        run_script("plot", folder.parent, "--to", tmp_path / "made", cwd=tmp_path)
+    assert "no replicate has an outcome with a value" in capsys.readouterr().err
