@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from normbench.config.sizes import LABELS
 from normbench.data import cifar10, patterns
 from normbench.data.corruption import brightness, corrupted, mislabelled
 from normbench.errors import InputError, choices_text
@@ -94,9 +95,6 @@ def load_dataset(
         mean=mean,
         std=std,
     )
-
-
-LABELS = {"class": 10, "brightness": 2}  # what is to be told, and among how many
 
 
 def prepare(dataset: Dataset, options) -> Dataset:

@@ -12,7 +12,7 @@ import torch
 from normbench.errors import InputError
 from normbench.norms import Layers
 from normbench.random import derive
-from normbench.tasks.build import norm_options
+from normbench.tasks.build import norm_options, of_the_method
 
 OUTPUT = (0, 0, 0, 0)  # the output that is looked at: image, channel, row, column
 
@@ -22,10 +22,8 @@ def check(config, processes: int) -> None:
     for key in ("images", "channels", "size"):
         if config.measure[key] < 1:
             raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 1")
-    try:
+    with of_the_method(config):
         moved(_layer(config), _inputs(config, config.seed))
-    except InputError as error:  # a layer names its own option
-        raise error.within("norm") if error.key in config.norm else error from None
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:

@@ -26,7 +26,7 @@ from normbench.models import draw_weights
 from normbench.norms import Layers
 from normbench.random import derive
 from normbench.records.metrics import INVARIANCES
-from normbench.tasks.build import norm_options
+from normbench.tasks.build import norm_options, of_the_method
 
 TOLERANCE = 1e-6  # of the largest difference, relative to the largest output
 LARGE = 1e3  # the scale of weights and data
@@ -43,10 +43,8 @@ def check(config, processes: int) -> None:
     for key in ("images", "channels", "size"):
         if config.measure[key] < 1:
             raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 1")
-    try:
+    with of_the_method(config):
         differences(config, config.seed)
-    except InputError as error:  # a layer names its own option
-        raise error.within("norm") if error.key in config.norm else error from None
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:

@@ -1,5 +1,6 @@
 """The network of a configuration: built, and tried before any work starts."""
 
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -58,8 +59,14 @@ def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> None:
         {"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml), "data": {"labels": "class"}}
     )
     model = make_model(config, [0])
+    with of_the_method(config), torch.no_grad():
+        model.train()(torch.zeros(batch, 3, size, size))
+
+
+@contextmanager
+def of_the_method(config):
+    """Layers that are tried within name their own option: as a key of the configuration, `norm.num_groups`."""
     try:
-        with torch.no_grad():
-            model.train()(torch.zeros(batch, 3, size, size))
-    except InputError as error:  # a layer names its own option
+        yield
+    except InputError as error:
         raise error.within("norm") if error.key in config.norm else error from None
