@@ -34,10 +34,11 @@ from normbench.words import markdown
 SEEDS = (3, 5, 10)
 HEAD = """# How often a verdict errs
 
-`python scripts/error_rates.py` draws values at the very margin of a claim, where neither it nor its contrary is so, {times}
-times for each number of seeds n: a verdict that holds or does not is an error there, and at most 5 % may be. Coverage
-is how often the interval, of 95 %, holds the truth. The noise of a seed is normal, of one variance in every cell, or of
-four times the standard deviation in the first one: *uneven*. Uncertainty of a share of 5 %: ± {error:.1f} points.
+`python scripts/error_rates.py` draws values at the very margin of a claim, where neither it nor its contrary is so,
+{times} times for each number of seeds n. A verdict that holds or does not is an error there, and at most 5 % may be.
+Coverage is how often the interval, of 95 %, holds the truth. The noise of a seed is normal, of one variance in every
+cell, or of four times the standard deviation in the first one: *uneven*. Uncertainty of a share of 5 %: ± {error:.1f}
+points.
 """
 
 
