@@ -30,17 +30,23 @@ def compose():
     return lambda *typed: plan(normalize(list(typed)), False)[0][0].config
 
 
-@pytest.fixture
-def run(tmp_path):
-    """run("norm=group", …) → (result, rows of metrics.csv as text without the times, folder of the run)."""
+@pytest.fixture(scope="session")
+def run_in():
+    """run_in(output, "norm=group", …) → (result, rows of metrics.csv as text without the times, folder of the run)."""
 
-    def run(*overrides, output=tmp_path / "outputs"):
+    def run(output, *overrides):
         jobs, _, _ = plan(normalize([*SMALL, f"output={output}", *overrides]), False)
         result = execute(resolve(jobs[0].config))
         folder = Path(output) / result["run_id"]
         return result, metrics(folder), folder
 
     return run
+
+
+@pytest.fixture
+def run(run_in, tmp_path):
+    """run_in with a folder of its own, unless it is told one."""
+    return lambda *overrides, output=tmp_path / "outputs": run_in(output, *overrides)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +76,7 @@ def run_script(monkeypatch):
     def run(name, *arguments, cwd):
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        runpy.run_path(ROOT / "scripts" / f"{name}.py", run_name="__main__")
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
 
     return run
 

@@ -21,9 +21,9 @@ class Forked:
     """A command under way, with the part of subprocess.Popen that the tests use."""
 
     def __init__(self, cwd: Path, *arguments: str, **environment: str):
-        _server()
+        server()
         environment = os.environ | ENVIRONMENT | environment
-        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 - open until it is over
         outputs = [reduction.DupFd(file.fileno()) for file in self._files]
         self._process = FORKSERVER.Process(target=_main, args=(str(cwd), arguments, environment, outputs))
         self._process.start()
@@ -35,7 +35,7 @@ class Forked:
 
     poll = returncode.fget
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end: what it printed, and what it said on standard error."""
         self._process.join(timeout)
         if self.returncode is None:
@@ -48,7 +48,8 @@ class Forked:
         os.kill(self._process.pid, number)
 
 
-def _server() -> None:
+def server() -> None:
+    """Start the server, unless there is one."""
     FORKSERVER.set_forkserver_preload(["imported"])
     with mock.patch.dict(os.environ, ENVIRONMENT, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")])):
         forkserver.ensure_running()
