@@ -2,11 +2,14 @@ import os
 import runpy
 import subprocess
 import sys
+from copy import deepcopy
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small_runs import TINY
 from training_runs import SMALL, metrics
 
@@ -86,6 +89,17 @@ def _patterns_drawn_once():
     """For the runs within this process: they take longer to draw than to train on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(data.LOADERS, "patterns", cache(data.LOADERS["patterns"]))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configuration_files_parsed_once():
+    """For what is composed within this process: Hydra reads every file anew for each run of a sweep."""
+    load = OmegaConf.load
+    parsed = cache(lambda text: load(StringIO(text)))
+    with pytest.MonkeyPatch.context() as patch:
+        once = lambda file: deepcopy(parsed(file.read())) if hasattr(file, "read") else load(file)  # noqa: E731
+        patch.setattr(OmegaConf, "load", staticmethod(once))
         yield
 
 
