@@ -84,7 +84,8 @@ def uninterrupted(tmp_path_factory):
     ids=["kill", "term", "int"],
 )
 def test_a_real_process_ended_by_a_signal_goes_on(tmp_path, uninterrupted, number, status):
-    process = forked(*LONG, output=tmp_path)
+    start = command if number == signal.SIGINT else forked  # one in a fresh interpreter
+    process = start(*LONG, output=tmp_path)
     wait_for(lambda: list(tmp_path.glob("*/checkpoint.pt")), process)
     time.sleep(0.3)
     process.send_signal(number)
