@@ -14,7 +14,7 @@ import normbench
 from normbench.analysis.claims import decide, parse_claims
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, OTHER, label, of_configuration
 from normbench.analysis.evidence import concerning
-from normbench.analysis.figures import cost_figure, sweep_figure
+from normbench.analysis.figures import sweep_figure
 from normbench.analysis.panels import default_panels
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import summary
@@ -72,7 +72,6 @@ def test_a_figure_of_it(probed):
     assert line.get_ydata()[0] == pytest.approx(values(probed, "batch").mean())
     assert figure.axes[0].get_ylabel() == "norm of the first gradient (nats)"
     assert [panel["y"] for panel in default_panels(probed)] == ["first_gradient"]
-    assert cost_figure(probed, y="first_gradient").axes
 
 
 def test_tables_of_it(probed, tmp_path):
