@@ -71,7 +71,8 @@ def _rules(verdicts: list[Verdict], about: About) -> str:
 def _looks(verdicts: list[Verdict], looks: tuple[int, ...]) -> str:
     made = looks[: max(v.look for v in verdicts)]
     how = f"made so far: {_listed(made)}" if made else "none was made so far"
-    return f"Looks were planned at {_listed(looks)} seeds (O'Brien–Fleming); {how}."
+    planned = f"Looks were planned at {_listed(looks)} seeds (O'Brien–Fleming)"
+    return f"{planned}; {how}. An interval has the level of its look."
 
 
 def _listed(numbers) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from normbench.analysis.claims import Claim, Verdict, decide, parse_claims
+from normbench.analysis.claims import Claim, Verdict, decide, parse_claims, parse_looks
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
@@ -86,7 +86,7 @@ class Study:
     def about(self) -> About:
         return About(
             fixed=self._fixed(),
-            looks=tuple(self.says("looks") or ()),
+            looks=parse_looks(self.says("looks")),
             exploratory=self.says("exploratory") or "",
             common=self._kept("configurations").get("common", {}),
         )
