@@ -34,7 +34,8 @@ def claims(verdicts: list[Verdict], about: About) -> str:
 def power(verdicts: list[Verdict]) -> str:
     """Which difference each primary claim's seeds show with 80 % power, or each claim's where none is primary."""
     asked = [v for v in verdicts if v.tier == PRIMARY] or verdicts
-    lines = [f"- {_detectable(v)} at n = {v.n}: {v.statement}" for v in asked if not math.isnan(v.detectable)]
+    known = [v for v in asked if not math.isnan(v.detectable) and v.verdict != "not enough runs"]
+    lines = [f"- {_detectable(v)} at n = {v.n}: {v.statement}" for v in known]
     text = "The distance from its margin that n seeds show with 80 % power, at their spread and before correction:"
     return f"{text}\n\n" + "\n".join(lines) if lines else ""
 
@@ -112,5 +113,5 @@ def _detectable(v: Verdict) -> str:
     if v.scale == "log":
         return f"a factor of {v.detectable:.3g}"
     outcome = outcome_of(v.metric)
-    unit = "points" if outcome.unit == "%" else outcome.unit
+    unit = "points" if outcome.unit == "%" else outcome.unit if " " not in outcome.unit else ""
     return f"{v.detectable:{outcome.digits}} {unit}".strip()
