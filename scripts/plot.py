@@ -5,6 +5,7 @@ python scripts/plot.py somewhere                        → the same in somewher
 """
 
 from normbench.analysis.figures import curves_figure, save, sweep_figure
+from normbench.analysis.pages import pages
 from normbench.analysis.panels import default_panels, figures_of
 from normbench.analysis.results_tables import judged
 from normbench.analysis.study import study_of
@@ -25,6 +26,7 @@ def main() -> None:
     figures = {"figure": sweep_figure(runs, panels, footer=footer)}
     if judged(runs) or len(study.curves):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
+    figures |= pages(study, footer)
     for name, figure in figures.items():
         print(*save(figure, study.folder, name), sep="\n")
 

@@ -113,5 +113,5 @@ def _detectable(v: Verdict) -> str:
     if v.scale == "log":
         return f"a factor of {v.detectable:.3g}"
     outcome = outcome_of(v.metric)
-    unit = "points" if outcome.unit == "%" else outcome.unit if " " not in outcome.unit else ""
+    unit = "points" if outcome.unit == "%" else f"({outcome.unit})" if " " in outcome.unit else outcome.unit
     return f"{v.detectable:{outcome.digits}} {unit}".strip()

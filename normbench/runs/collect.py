@@ -43,26 +43,36 @@ WHOLE = (
     "epochs",
     "threads",
 )
+Found = list[tuple[dict, RunDirectory, str | None]]  # configuration, folder and study of each run
 
 
 def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs and the learning curves of a study, or of every run in a folder.
+    """The runs and the learning curves of a study, or of every run in a folder; parameters and errors of `find`."""
+    return tables(find(target, output, overrides))
+
+
+def find(target: str, output: str = "outputs", overrides: Sequence[str] = ()) -> Found:
+    """The runs of a study, or of every run in a folder.
 
     target: the name of a study (its runs are sought in the folder `output`; those never begun have status missing), or
-    a folder of runs. overrides: those that the study was swept with. Returns (runs, a row a replicate; curves, a row an
-    epoch and replicate), both in an order that the content fixes. Raises UserError where there is nothing to collect.
+    a folder of runs. overrides: those that the study was swept with. Raises UserError where there is none.
     """
     if target not in study_names() and Path(target).is_dir():
         found = [(_leaves(config, directory), directory, None) for directory, config in _folders(target)]
         if not found:
             raise UserError(f"{target}: no folder in it is a run")
-    else:
-        study_file(target)
-        found = _planned(target, output, overrides)
+        return found
+    study_file(target)
+    found = _planned(target, output, overrides)
+    if all(directory.status() == "missing" for _, directory, _ in found):
+        raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
+    return found
+
+
+def tables(found: Found) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(runs, a row a replicate; curves, a row an epoch and replicate), both in an order that the content fixes."""
     outcomes = [outcome.name for outcome in of_measurements(leaves[MEASUREMENT] for leaves, _, _ in found)]
     rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study, outcomes)]
-    if all(row["status"] == "missing" for row in rows):
-        raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
     own = (*CONFIGURATION.values(), "stack", "seed", "replicates", "evaluation.suggest_lr")
     values: dict[str, set] = {}
     for leaves, _, _ in found:
