@@ -22,7 +22,7 @@ from normbench.runs.collect import find, tables
 from normbench.runs.series import series
 from normbench.signals import Stopped
 
-HOW = ("measure=gradients", "model.width=8", "batch_size=8", "data.train_size=16", "logging.tensorboard=false")
+HOW = ("measure=gradients", "model.width=2", "batch_size=8", "data.train_size=16", "logging.tensorboard=false")
 
 
 def normal(*shape, seed=0):
