@@ -35,7 +35,7 @@ def test_any_folder_of_runs_gets_tables_and_figures(folder, script):
     assert "| group | 8 | 2 |" in views
     plotted = script("plot", "outputs", cwd=folder)
     assert plotted.returncode == 0, plotted.stderr
-    names = {f"{name}.{kind}" for name in ("figure", "curves", "cost") for kind in ("png", "svg")}
+    names = {f"{name}.{kind}" for name in ("figure", "curves") for kind in ("png", "svg")}
     assert {Path(line).name for line in plotted.stdout.split()} == names
     assert all((folder / "outputs" / name).stat().st_size > 5000 for name in names)
 
