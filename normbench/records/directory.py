@@ -50,6 +50,13 @@ class RunDirectory:
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
 
+    def environment(self) -> dict:
+        """What env.json says; nothing where there is none."""
+        try:
+            return json.loads((self.path / "env.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
     def status(self) -> str:
         """finished, diverged, failed, running (some process holds it), stopped, or missing (never begun)."""
         if result := self.result():
