@@ -2,13 +2,13 @@
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
 from normbench.config.files import GROUPS, choices, conf_dir, default_choices, documented
-from normbench.errors import UserError
+from normbench.errors import UserError, choices_text
 
 
 class CommandLine(ArgumentParser):
@@ -29,7 +29,46 @@ def study_command(doc: str, to: str, target: str = "a study, or a folder with ru
     parser = CommandLine(doc)
     parser.add_argument("target", help=target)
     parser.add_argument("--to", type=Path, help=to)
+    where = "only rows that have the value, or one of several with commas between; repeatable"
+    parser.add_argument("--where", action=Where, type=_condition, default={}, metavar="COLUMN=VALUE", help=where)
     return parser
+
+
+class Where(Action):
+    """Gathers conditions: column → values."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        column, wanted = values
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, before | {column: [*before.get(column, []), *wanted]})
+
+
+def _condition(text: str) -> tuple[str, list]:
+    """`batch_size=2,8` → the column and its values, as a study's file has them."""
+    column, equals, values = text.partition("=")
+    if not (column and equals):
+        raise UserError(f"--where {text}: write column=value")
+    return column, [_value(value) for value in values.split(",")]
+
+
+def _value(text: str):
+    try:
+        return float(text)
+    except ValueError:
+        return {"null": None, "": None, "true": True, "false": False}.get(text, text)
+
+
+def chosen(table, where: dict[str, list]):
+    """The rows of a table that meet the conditions of --where. Raises UserError for a column that it does not have."""
+    from normbench.analysis.evidence import select  # with scipy, which takes its time to load
+
+    def lacks(column, values):
+        text = ",".join(map(str, values))
+        return UserError(
+            f"--where {column}={text}: the table has no such column; {choices_text(column, table.columns)}"
+        )
+
+    return select(table, where, lacks)
 
 
 def one_line(main: Callable[[], None]) -> Callable[[], None]:

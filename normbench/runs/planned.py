@@ -67,7 +67,7 @@ def whole(run: Run, results: list[dict]) -> dict:
     lost = all(entry["status"] == "diverged" for entry in entries.values())
     earlier = sum((row.get("seconds") or 0) / (row.get("stack") or 1) for row in (run.reused or {}).values())
     return {
-        **(results[0] if results else {}),
+        **{key: value for result in results[:1] for key, value in result.items() if key != "repeated"},
         "run_id": run.name,
         "status": "diverged" if lost else "finished",
         "seconds": earlier + sum(result["seconds"] for result in results),

@@ -12,9 +12,8 @@ from normbench.analysis.tables_io import read
 from normbench.errors import UserError
 from normbench.records.metrics import OVER, whole
 from normbench.runs.planned import Run, block
+from normbench.runs.provenance import CONFIGURATIONS
 from normbench.runs.seeds import placed, settings, stem
-
-CONFIGURATIONS = "configurations.json"
 
 
 @dataclass
