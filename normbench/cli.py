@@ -8,7 +8,7 @@ from functools import wraps
 from pathlib import Path
 
 from normbench.config.files import GROUPS, choices, conf_dir, default_choices, documented
-from normbench.errors import UserError, choices_text
+from normbench.errors import UserError
 
 
 class CommandLine(ArgumentParser):
@@ -56,19 +56,6 @@ def _value(text: str):
         return float(text)
     except ValueError:
         return {"null": None, "": None, "true": True, "false": False}.get(text, text)
-
-
-def chosen(table, where: dict[str, list]):
-    """The rows of a table that meet the conditions of --where. Raises UserError for a column that it does not have."""
-    from normbench.analysis.evidence import select  # with scipy, which takes its time to load
-
-    def lacks(column, values):
-        text = ",".join(map(str, values))
-        return UserError(
-            f"--where {column}={text}: the table has no such column; {choices_text(column, table.columns)}"
-        )
-
-    return select(table, where, lacks)
 
 
 def one_line(main: Callable[[], None]) -> Callable[[], None]:

@@ -7,8 +7,8 @@ python scripts/collect.py noise --reuse results/noise   → rows that are there 
 
 import sys
 
-from normbench.analysis.study import study_of
-from normbench.cli import chosen, one_line, study_command
+from normbench.analysis.study import chosen, study_of
+from normbench.cli import one_line, study_command
 from normbench.config.files import study_names
 from normbench.runs.collect import doubles, gather
 from normbench.runs.keep import keep
@@ -29,10 +29,9 @@ def main() -> None:
     for line in doubles(runs):
         print(f"{sys.argv[0]}: {line}", file=sys.stderr)
     study = study_of(arguments.target, arguments.to)
-    folder = study.folder
-    keep(found, runs, folder, None if study.file is None else study.name)
+    keep(found, runs, study.folder, None if study.file is None else study.name)
     counts = ", ".join(f"{n} {word}" for word, n in runs["status"].value_counts().sort_index().items())
-    print(f"{folder / 'runs.csv'}: {runs['run_id'].nunique()} runs, {len(runs)} replicates: {counts}")
+    print(f"{study.folder / 'runs.csv'}: {runs['run_id'].nunique()} runs, {len(runs)} replicates: {counts}")
 
 
 if __name__ == "__main__":

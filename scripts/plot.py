@@ -15,7 +15,7 @@ from normbench.records.metrics import HEADLINE
 @one_line
 def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the figures (results/STUDY)").parse_args()
-    study = study_of(arguments.target, arguments.to)
+    study = study_of(arguments.target, arguments.to, arguments.where)
     runs, footer = study.runs, f"{scale(study.runs)}; commit {commits(study.runs)}"
     wanted = study.says("figure") or {}
     panels = wanted.get("panels") or default_panels(runs)

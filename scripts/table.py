@@ -16,7 +16,7 @@ from normbench.records.metrics import OVER
 @one_line
 def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
-    study = study_of(arguments.target, arguments.to)
+    study = study_of(arguments.target, arguments.to, arguments.where)
     verdicts = decide(study.claims, study.runs)
     text = summary(study.name, study.title, study.runs, verdicts)
     if study.says("tunes") == "lr":
