@@ -175,9 +175,9 @@ def _keys_table(rows: dict[str, tuple[str, str]]) -> str:
 
 
 def kinds() -> str:
-    """A row a kind of claims: its keys, and when such a claim holds."""
-    rows = ([_code(word), _code(*kind.checks()), kind.__doc__] for word, kind in KINDS.items())
-    return _table(["`kind`", "keys", "holds where"], rows)
+    """A row a kind of claims: its keys, which of the options of some it takes, and when such a claim holds."""
+    rows = ([_code(word), _code(*kind.checks()), _code(*kind.options), kind.__doc__] for word, kind in KINDS.items())
+    return _table(["`kind`", "keys", "and", "holds where"], rows)
 
 
 def outcomes() -> str:

@@ -27,6 +27,8 @@ from normbench.words import typed
 
 # What a cell of a claim may say beside columns and their values.
 BESIDE = ("metric", "best")
+# A metric that every table has: 1 for a replicate that diverged, else 0.
+DIVERGED = "diverged"
 # How near two numbers are that are the same.
 ROUNDING = 1e-9
 
@@ -112,14 +114,17 @@ def best(rows: pd.DataFrame, column: str) -> Best | None:
 class Cell:
     """The replicates of one cell by seed: their value (NaN where there is none), and what became of them.
 
-    remark: which value `best` chose, and how many lack a value that was sought.
+    over: whose runs are over. runs: the run_id of each. remark: which value `best` chose, and how many lack a value
+    that was sought.
     """
 
     label: str
     metric: str
     values: pd.Series
+    over: pd.Series
     diverged: pd.Series
     censored: pd.Series
+    runs: pd.Series
     remark: str = ""
 
 
@@ -158,7 +163,7 @@ def cell(claim: str, key: str, label: str, selector: Mapping, metric: str, runs:
     rows, remark = concerning(rows_of(place, selector, runs), metric), ""
     if "best" in selector:
         rows, remark = _at_best(place, label, selector["best"], rows)
-    numbers = [column for column in runs if is_numeric_dtype(runs[column]) or runs[column].isna().all()]
+    numbers = [DIVERGED, *(column for column in runs if is_numeric_dtype(runs[column]) or runs[column].isna().all())]
     require(f"{place}.metric" if own else f"{claim}.metric", metric, metric, numbers, "column of numbers")
     if rows.seed.duplicated().any():
         seed = rows.seed[rows.seed.duplicated()].iloc[0]
@@ -166,14 +171,16 @@ def cell(claim: str, key: str, label: str, selector: Mapping, metric: str, runs:
         wrong = f"several runs with seed {seed}: {found}; add a column that tells them apart"
         raise InputError(place, typed(dict(selector)), wrong)
     rows = rows.set_index("seed")
-    values = rows[metric].astype(float)
-    values = values.where(rows.status.isin(OVER) & np.isfinite(values))
-    diverged, outcome = rows.status.eq("diverged"), outcome_of(metric)
+    diverged, over, outcome = rows.status.eq("diverged"), rows.status.isin(OVER), outcome_of(metric)
+    values = (diverged if metric == DIVERGED else rows[metric]).astype(float)
+    values = values.where(over & np.isfinite(values))
     if outcome.sought:  # what became of the training beside which it was sought has nothing to do with it
         diverged &= False
         if none := (rows.get(outcome.sought, values).notna() & values.isna()).sum():
             remark = "; ".join(filter(None, (remark, f"{label}: no {outcome.title} for {none} of {len(rows)}")))
-    return Cell(label, metric, values, diverged, censored(rows, metric), remark)
+    if metric == DIVERGED:  # that is the value
+        diverged = diverged & False
+    return Cell(label, metric, values, over, diverged, censored(rows, metric), rows.run_id, remark)
 
 
 def _at_best(place: str, label: str, column: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -241,6 +248,5 @@ def _fates(cell: Cell, complete: pd.Index) -> list[str]:
     if silent.any():
         told.append(f"{cell.label}: {silent.sum()} diverged without {cell.metric}, not counted")
     if count := cell.censored.reindex(complete, fill_value=False).sum():
-        never = f"{count} of {len(complete)} censored: target not reached, counted with all their steps"
-        told.append(f"{cell.label}: {never}")
+        told.append(f"{cell.label}: {count} of {len(complete)} censored: target not reached")
     return told

@@ -1,103 +1,86 @@
-"""The kinds of claims: what each takes from the file, and what it makes of one number a seed for each of its cells.
+"""The kinds of claims: what each takes from the file, and what it makes of the values that stand behind its cells.
 
 A kind is a class: its docstring says when such a claim holds, its fields are the keys that it takes, each with its
 check, `word` is its name in a file, and `evidence` its test. To add one: a class, and its mention in KINDS.
 """
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from normbench.analysis.evidence import BESIDE, Cell, cell, cells_of_levels, levels, listed
-from normbench.analysis.statistics import Interval, interaction, slope_weights, t_interval, t_test, tost
-from normbench.config.checks import NOT_NEGATIVE, POSITIVE, Check, number, one_of, text
+from normbench.analysis.censored import p_speedup, restricted_mean, speedup
+from normbench.analysis.claim_keys import (
+    CellKey,
+    Column,
+    Direction,
+    Factor,
+    Margin,
+    Percent,
+    Share,
+    TwoColumns,
+    Value,
+    Width,
+    factor,
+)
+from normbench.analysis.claim_keys import cell as is_cell
+from normbench.analysis.evidence import DIVERGED, Cell, cell, cells_of_levels, levels, listed
+from normbench.analysis.power import detectable, equivalent
+from normbench.analysis.repeated import bands, beyond, interaction, isotonic, page, within
+from normbench.analysis.samples import Sample
+from normbench.analysis.statistics import Interval, Mean, slope_weights, t_interval
+from normbench.config.checks import POSITIVE, Check
 from normbench.errors import InputError
-from normbench.records.metrics import outcome_of
+from normbench.records.metrics import HEADLINE, OBJECTIVE, outcome_of
 from normbench.words import typed
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One number a seed, the one-sided p values for the claim and against it, and what there is to say.
+    """An estimate with its interval, the one-sided p values for the claim and against it, and what there is to say.
 
-    premise: False where what the claim presupposes is not so, and nothing is tested.
+    premise: False where what the claim presupposes is not so, and nothing is tested. contrast: one number a seed, where
+    the estimate is the mean of such. pairing_ratio: the variance of that over the sum of its cells' variances.
+    detectable: what n seeds show with 80 % power, as a distance from the margin. NaN, None: not for such a claim.
     """
 
-    contrast: np.ndarray
+    interval: Interval
     p_for: float
     p_against: float
     note: str = ""
     premise: bool = True
+    contrast: np.ndarray | None = None
+    pairing_ratio: float = math.nan
+    detectable: float = math.nan
 
 
-def _beyond(contrast: np.ndarray, direction: str, margin: float, **more) -> Evidence:
-    """That the mean lies above the margin (greater), or below minus the margin (less)."""
+def _beyond(mean: Mean, direction: str, margin: float) -> tuple[float, float]:
+    """p values that it lies above the margin (greater), or below minus the margin (less); and of the contrary."""
     if direction == "less":
-        p_against, p_for = t_test(contrast, -margin)
-    else:
-        p_for, p_against = t_test(contrast, margin)
-    return Evidence(contrast, p_for, p_against, **more)
-
-
-def _within(contrast: np.ndarray, margin: float) -> Evidence:
-    """That the mean lies between minus the margin and the margin."""
-    return Evidence(contrast, tost(contrast, margin), min(t_test(contrast, margin)[0], t_test(contrast, -margin)[1]))
-
-
-def _told(known: Interval, metric: str) -> str:
-    digits = outcome_of(metric).digits
-    return f"{known.estimate:{digits}} [{known.low:{digits}}, {known.high:{digits}}]"
-
-
-# --- What the keys take. ----------------------------------------------------------------------------------------------
-
-
-def _cell(value) -> str | None:
-    def scalar(v):
-        return v is None or isinstance(v, str | int | float)
-
-    if (
-        isinstance(value, dict)
-        and set(value) - {*BESIDE}
-        and all(isinstance(column, str) for column in value)
-        and all(scalar(v) or (isinstance(v, list) and v and all(map(scalar, v))) for v in value.values())
-        and all(isinstance(value.get(key, ""), str) for key in BESIDE)
-    ):
-        return None
-    return "must be a cell like {method: group, batch_size: [2, 4]}: columns of the table, each with a value or a list"
-
-
-def _two_columns(value) -> str | None:
-    good = isinstance(value, list) and len(value) == 2 and not any(map(text, value)) and value[0] != value[1]
-    return None if good else "must be a list of two different columns, like [data.noise, data.input]"
-
-
-CellKey = Annotated[dict, _cell]
-Column = Annotated[str, text]
-TwoColumns = Annotated[list[str], _two_columns]
-Direction = Annotated[str, one_of(("greater", "less"))]
-Margin = Annotated[float, NOT_NEGATIVE]
-Width = Annotated[float, POSITIVE]
-Share = Annotated[float, number(lambda v: 0 < v <= 1, "above 0, at most 1")]
-Value = Annotated[float, number(lambda v: True, "in the metric's unit")]
+        return mean.below(-margin), mean.above(-margin)
+    return mean.above(margin), mean.below(margin)
 
 
 class Kind:
     """What a kind of claims has beside its keys. Kinds over levels of a column derive from `OverLevels`."""
 
     word: ClassVar[str]  # as a file names it
-    by: ClassVar[str] = "95 % interval"  # what decides such a claim before correction
+    by: ClassVar[str] = "p value"  # what decides such a claim before correction
+    metric: ClassVar[str] = HEADLINE  # where the file names none
+    options: ClassVar[tuple[str, ...]] = ()  # of `scale` and `pairing`, those that it may be given
+    scale: ClassVar[str] = "linear"  # of its estimate and margin, where the file does not say
 
     @classmethod
     def checks(cls) -> dict[str, Check]:
         """Key → check, of the keys that it takes."""
         return {field.name: field.type.__metadata__[0] for field in fields(cls)}
 
-    def mistake(self) -> tuple[str, str] | None:
-        """The key that is wrong beside another one, and what is wrong with it."""
+    def mistake(self, metric: str) -> tuple[str, str] | None:
+        """The key that is wrong beside another one or the metric, and what is wrong with it."""
         return None
 
     @property
@@ -105,25 +88,75 @@ class Kind:
         """What the estimate is held against, in the metric's unit; 0 for a kind without a margin."""
         return getattr(self, "margin", 0.0)
 
+    def of_logs(self) -> "Kind":
+        """The same claim on the logarithms of the values: its margin is a factor here, and a distance there."""
+        key = "level" if "level" in self.checks() else "margin"
+        return replace(self, **{key: math.log(getattr(self, key))})
+
+    @classmethod
+    def checks_of_logs(cls) -> dict[str, Check]:
+        """The checks of what is a factor on a log scale."""
+        return (
+            {"level": POSITIVE} if "level" in cls.checks() else {"margin": factor} if "margin" in cls.checks() else {}
+        )
+
     @property
     def selectors(self) -> dict[str, dict]:
         """The cells that it names, by their keys."""
-        return {name: getattr(self, name) for name, check in self.checks().items() if check is _cell}
+        return {name: getattr(self, name) for name, check in self.checks().items() if check is is_cell}
 
     def cells(self, claim: str, metric: str, runs: pd.DataFrame) -> tuple[dict[object, Cell], dict[str, list]]:
         """The values of its cells; and column → its levels, of what it goes over. claim: as errors name it."""
         named = self.selectors.items()
         return {key: cell(claim, key, key, selector, metric, runs) for key, selector in named}, {}
 
-    def evidence(self, x: pd.DataFrame, cells: dict[object, Cell], levels: dict[str, list]) -> Evidence:
-        """x: (seeds, cells), complete, with at least one seed and two levels of what it is over."""
+    def evidence(self, sample: Sample) -> Evidence:
+        """sample: with at least one seed in each cell, and two levels of what it is over."""
         raise NotImplementedError
+
+
+class Linear(Kind):
+    """A kind about one weighted sum of its cells' means: a t test, paired by seed or (`pairing: none`) Welch's."""
+
+    options = ("scale", "pairing")
+
+    def weights(self, sample: Sample) -> dict[object, float]:
+        """Cell → its weight."""
+        raise NotImplementedError
+
+    def test(self, mean: Mean) -> tuple[float, float]:
+        """p values for the claim and against it."""
+        return _beyond(mean, self.direction, self.margin)
+
+    def power(self, mean: Mean) -> float:
+        """What so many seeds of such a spread show with 80 % power, as a distance from the margin."""
+        return detectable(mean)
+
+    def evidence(self, sample):
+        if bounds := sample.censored:
+            return self.censored(sample, bounds)
+        return self.of_means(sample)
+
+    def of_means(self, sample: Sample) -> Evidence:
+        weights = self.weights(sample)
+        mean = sample.mean(weights)
+        contrast = sample.contrast(weights) if sample.paired else None
+        ratio = sample.pairing_ratio(weights)
+        told = Evidence(mean.interval(sample.level), *self.test(mean), contrast=contrast, pairing_ratio=ratio)
+        return replace(told, detectable=self.power(mean))
+
+    def censored(self, sample: Sample, bounds: int) -> Evidence:
+        """Where values are only bounds: a number of steps that was not enough."""
+        found = self.of_means(sample)
+        nan = Interval(math.nan, math.nan, math.nan, found.interval.n)
+        note = "values that are only bounds have no mean: the kind speedup takes them"
+        return Evidence(nan, math.nan, math.nan, note, premise=False)
 
 
 class OverLevels(Kind):
     """A kind with a cell `where` that is cut up by the values of `over`: a column, or a list of them."""
 
-    def mistake(self):
+    def mistake(self, metric):
         for column in listed(self.over):
             values = self.where.get(column)
             if column in self.where and (not isinstance(values, list) or len(set(values)) < 2 or None in values):
@@ -143,10 +176,10 @@ class OverLevels(Kind):
 
 
 @dataclass(frozen=True)
-class Level(Kind):
+class Level(Linear):
     """a > level (greater) or a < level (less)"""
 
-    word = "level"
+    word, options = "level", ("scale",)
     a: CellKey
     direction: Direction
     level: Value
@@ -155,13 +188,16 @@ class Level(Kind):
     def threshold(self):
         return self.level
 
-    def evidence(self, x, cells, levels):
-        above, below = t_test(x.a, self.level)
-        return Evidence(x.a.to_numpy(), *((above, below) if self.direction == "greater" else (below, above)))
+    def weights(self, sample):
+        return {"a": 1}
+
+    def test(self, mean):
+        p = mean.above(self.level), mean.below(self.level)
+        return p if self.direction == "greater" else p[::-1]
 
 
 @dataclass(frozen=True)
-class Difference(Kind):
+class Difference(Linear):
     """a − b > margin (greater) or a − b < −margin (less)"""
 
     word = "difference"
@@ -170,12 +206,24 @@ class Difference(Kind):
     direction: Direction
     margin: Margin
 
-    def evidence(self, x, cells, levels):
-        return _beyond((x.a - x.b).to_numpy(), self.direction, self.margin)
+    def weights(self, sample):
+        return {"a": 1, "b": -1}
+
+    def censored(self, sample, bounds):
+        """Of steps to a target that some never reached: the order alone, by the log-rank test."""
+        if self.margin or sample.scale == "log":
+            return super().censored(sample, bounds)
+        a, b = sample.steps("a"), sample.steps("b")
+        sooner, later = p_speedup(a, b, 1.0), p_speedup(b, a, 1.0)
+        p_for, p_against = (sooner, later) if self.direction == "less" else (later, sooner)
+        end = min(a.end, b.end)
+        means = [np.minimum(steps.middle, end) for steps in (a, b)]
+        note = f"restricted means, up to {end:g}; p: exact log-rank test"
+        return Evidence(Mean.welch(means, [1, -1]).interval(sample.level), p_for, p_against, note)
 
 
 @dataclass(frozen=True)
-class Equivalence(Kind):
+class Equivalence(Linear):
     """|a − b| < margin"""
 
     word = "equivalence"
@@ -183,39 +231,89 @@ class Equivalence(Kind):
     b: CellKey
     margin: Width
 
-    def evidence(self, x, cells, levels):
-        return _within((x.a - x.b).to_numpy(), self.margin)
+    def weights(self, sample):
+        return {"a": 1, "b": -1}
+
+    def test(self, mean):
+        inside = max(mean.above(-self.margin), mean.below(self.margin))
+        return inside, min(mean.above(self.margin), mean.below(-self.margin))
+
+    def power(self, mean):
+        return equivalent(mean)
 
 
 @dataclass(frozen=True)
-class Spread(OverLevels):
-    """any two values of the column `over` differ by less than margin"""
+class NonInferiority(Linear):
+    """a is worse than b by less than margin, by what is better of the metric"""
 
-    word = "spread"
-    where: CellKey
-    over: Column
+    word = "non_inferiority"
+    a: CellKey
+    b: CellKey
     margin: Width
 
-    def evidence(self, x, cells, levels):
-        pairs = {(a, b): _within((x[a] - x[b]).to_numpy(), self.margin) for a, b in combinations(x.columns, 2)}
-        widest = max(pairs, key=lambda pair: abs(pairs[pair].contrast.mean()))
-        contrast = pairs[widest].contrast
-        if contrast.mean() < 0:
-            widest, contrast = widest[::-1], -contrast
-        # The claim is that all pairs lie within (intersection-union: no correction), its contrary that one does not.
-        return Evidence(
-            contrast,
-            max(pair.p_for for pair in pairs.values()),
-            min(1.0, len(pairs) * min(pair.p_against for pair in pairs.values())),
-            note=f"furthest apart: {cells[widest[0]].label} above {cells[widest[1]].label}",
-        )
+    def mistake(self, metric):
+        if outcome_of(metric).better is None:
+            return "metric", f"{metric} is neither better where higher nor where lower: the kind difference takes it"
+        return None
+
+    def weights(self, sample):
+        sign = 1 if outcome_of(sample.metric).better == "higher" else -1
+        return {"a": sign, "b": -sign}
+
+    def test(self, mean):
+        return mean.above(-self.margin), mean.below(-self.margin)
 
 
 @dataclass(frozen=True)
-class Trend(OverLevels):
-    """the slope per doubling of `over` is > margin or < −margin"""
+class DifferenceOfDifferences(Linear):
+    """(a − b) − (c − d) > margin or < −margin"""
 
-    word = "trend"
+    word = "difference_of_differences"
+    a: CellKey
+    b: CellKey
+    c: CellKey
+    d: CellKey
+    direction: Direction
+    margin: Margin
+
+    def weights(self, sample):
+        return {"a": 1, "b": -1, "c": -1, "d": 1}
+
+
+@dataclass(frozen=True)
+class Recovery(Linear):
+    """a − b > share · (reference − b), where b falls short of reference"""
+
+    word, options = "recovery", ("pairing",)
+    a: CellKey
+    b: CellKey
+    reference: CellKey
+    share: Share
+
+    def weights(self, sample):
+        return {"a": 1, "b": self.share - 1, "reference": -self.share}
+
+    def test(self, mean):
+        return mean.above(), mean.below()
+
+    def of_means(self, sample):
+        found = super().of_means(sample)
+        deficit = sample.mean({"reference": 1, "b": -1}).interval()
+        gain = sample.mean({"a": 1, "b": -1}).estimate
+        digits = outcome_of(sample.metric).digits
+        told = f"{deficit.estimate:{digits}} [{deficit.low:{digits}}, {deficit.high:{digits}}]"
+        if deficit.low > 0:
+            note = f"recovers {100 * gain / deficit.estimate:.0f} % of a deficit of {told}"
+        else:
+            note = f"no deficit to recover: reference − b is {told}"
+        return replace(found, note=note, premise=deficit.low > 0)
+
+
+@dataclass(frozen=True)
+class Trend(OverLevels, Linear):
+    """the values rise with `over` (greater) or fall (less); with a margin, by more than it per doubling of `over`"""
+
+    word, options = "trend", ("scale",)
     where: CellKey
     over: Column
     direction: Direction
@@ -226,44 +324,75 @@ class Trend(OverLevels):
             wrong = f"has values that do not double: {typed(levels[self.over])}"
             raise InputError(f"{claim}.over", self.over, wrong)
 
-    def evidence(self, x, cells, levels):
-        # The weights sum to 0; without the common level the slope of equal values is exactly 0.
-        rise = (x - x[[x.columns[0]]].to_numpy()).to_numpy()
-        return _beyond(rise @ slope_weights(np.log2(x.columns.tolist())), self.direction, self.margin)
+    def weights(self, sample):
+        keys = list(sample.values)
+        if self.margin:
+            return dict(zip(keys, slope_weights(np.log2(keys)), strict=True))
+        return {max(keys): 1, min(keys): -1}
+
+    def of_means(self, sample):
+        """Without a margin the order of the levels decides: a slope misjudges a curve that is flat beyond a knee."""
+        found = super().of_means(sample)
+        if self.margin:
+            return found
+        x = sample.x[sorted(sample.x)]
+        rises, falls = page(x) if len(x) > 1 else (1.0, 1.0)
+        p_for, p_against = (falls, rises) if self.direction == "less" else (rises, falls)
+        note = f"Page's test; estimate and interval: {x.columns[-1]:g} less {x.columns[0]:g}"
+        note += _knee(
+            isotonic(x.mean().to_numpy(), self.direction == "less"), list(x), outcome_of(sample.metric).digits
+        )
+        return replace(found, p_for=p_for, p_against=p_against, note=note, detectable=math.nan)
+
+
+def _knee(fit: np.ndarray, levels: list, digits: str) -> str:
+    """Where a monotone fit is flat, at either end."""
+    flat = np.isclose(fit, fit[-1])
+    if flat[-2] and not flat.all():
+        return f"; isotonic fit: flat at {fit[-1]:{digits}} from {levels[int(flat.argmax())]:g} on"
+    flat = np.isclose(fit, fit[0])
+    if flat[1] and not flat.all():
+        return f"; isotonic fit: flat at {fit[0]:{digits}} up to {levels[int(flat.sum()) - 1]:g}"
+    return ""
 
 
 @dataclass(frozen=True)
-class Recovery(Kind):
-    """a − b > share · (reference − b), where b falls short of reference"""
+class Spread(OverLevels):
+    """any two values of the column `over` differ by less than margin"""
 
-    word = "recovery"
-    a: CellKey
-    b: CellKey
-    reference: CellKey
-    share: Share
+    word, options = "spread", ("scale",)
+    where: CellKey
+    over: Column
+    margin: Width
 
-    def evidence(self, x, cells, levels):
-        gain, deficit = (x.a - x.b).to_numpy(), (x.reference - x.b).to_numpy()
-        known = t_interval(deficit)
-        told = _told(known, cells["b"].metric)
-        if known.low > 0:
-            note = f"recovers {100 * gain.mean() / known.estimate:.0f} % of a deficit of {told}"
-        else:
-            note = f"no deficit to recover: reference − b is {told}"
-        return _beyond(gain - self.share * deficit, "greater", 0.0, note=note, premise=known.low > 0)
+    def evidence(self, sample):
+        x = sample.x.to_numpy()
+        if len(x) < 2:
+            far = max(combinations(range(x.shape[1]), 2), key=lambda pair: abs(x[0, pair[0]] - x[0, pair[1]]))
+            return Evidence(t_interval([abs(x[0, far[0]] - x[0, far[1]])]), 1.0, 1.0)
+        (p_for, last), apart = within(x, self.margin), beyond(x, self.margin)
+        # An F test has no two sides: half of its p stands against the claim, as a two-sided test has it.
+        p_against = apart.p / 2
+        furthest = bands(x, sample.level)
+        decides = next(b for b in furthest if (b.a, b.b) == (last.a, last.b)) if p_for < p_against else furthest[0]
+        a, b = (sample.cells[sample.x.columns[at]].label for at in (decides.a, decides.b))
+        note = f"{'last within' if p_for < p_against else 'furthest apart'}: {a} above {b}, max-t band"
+        if p_against <= p_for:
+            note += f"; F({apart.df[0]:.1f}, {apart.df[1]:.1f}) = {apart.f:.2f} beyond the margin, Greenhouse–Geisser"
+        return Evidence(decides.interval, p_for, p_against, note)
 
 
 @dataclass(frozen=True)
 class Interaction(OverLevels):
     """the effect of one column depends on the other; `over` lists the two"""
 
-    word, by = "interaction", "F test"
+    word, by, options = "interaction", "F test", ()
     where: CellKey
     over: TwoColumns
 
-    def evidence(self, x, cells, levels):
-        (row, rows), (column, columns) = levels.items()
-        values = x.to_numpy().reshape(len(x), len(rows), len(columns))
+    def evidence(self, sample):
+        (row, rows), (column, columns) = sample.levels.items()
+        values = sample.x.to_numpy().reshape(len(sample.x), len(rows), len(columns))
 
         def contrast(i, k, j, m):
             return (values[:, i, j] - values[:, k, j]) - (values[:, i, m] - values[:, k, m])
@@ -279,36 +408,73 @@ class Interaction(OverLevels):
         effect = f"{row}={typed(rows[i])} above {typed(rows[k])}"
         note = f"F({found.df[0]}, {found.df[1]}) = {found.f:.2f}; estimate and interval: {one}, of {effect}"
         note += f" at {column}={typed(columns[j])} less that at {typed(columns[m])}"
+        one = contrast(i, k, j, m)
         # An F test has no two sides: half of its p stands for the claim, as a two-sided test has it, none against it.
-        return Evidence(contrast(i, k, j, m), found.p / 2, 1 - found.p / 2, note)
+        return Evidence(t_interval(one, sample.level), found.p / 2, 1 - found.p / 2, note, contrast=one)
 
 
 @dataclass(frozen=True)
-class DifferenceOfDifferences(Kind):
-    """(a − b) − (c − d) > margin or < −margin"""
+class ShareOf(Kind):
+    """more (greater) or less than level % of a's replicates diverged, or have another outcome that is true or not"""
 
-    word = "difference_of_differences"
+    word, metric = "share", DIVERGED
+    a: CellKey
+    direction: Direction
+    level: Percent
+
+    @property
+    def threshold(self):
+        return self.level
+
+    def evidence(self, sample):
+        values = sample.own("a")
+        count, n = int(values.sum()), len(values)
+        more, fewer = (stats.binomtest(count, n, self.level / 100, alternative=side) for side in ("greater", "less"))
+        ends = stats.binomtest(count, n).proportion_ci(sample.level, method="exact")
+        p_for, p_against = (more, fewer) if self.direction == "greater" else (fewer, more)
+        interval = Interval(100 * count / n, 100 * ends.low, 100 * ends.high, n)
+        return Evidence(interval, p_for.pvalue, p_against.pvalue, f"{count} of {n}; exact binomial test and interval")
+
+
+@dataclass(frozen=True)
+class Speedup(Kind):
+    """b takes more than `margin` times the steps of a to the best validation score that the reference comes to"""
+
+    word, metric, scale = "speedup", OBJECTIVE, "log"
     a: CellKey
     b: CellKey
-    c: CellKey
-    d: CellKey
-    direction: Direction
-    margin: Margin
+    reference: CellKey
+    margin: Factor
 
-    def evidence(self, x, cells, levels):
-        return _beyond(((x.a - x.b) - (x.c - x.d)).to_numpy(), self.direction, self.margin)
+    def evidence(self, sample):
+        target = sample.best_score("reference")
+        a, b = (sample.steps_to(target, key) for key in ("a", "b"))
+        interval = speedup(a, b, sample.level)
+        p_for, p_against = p_speedup(a, b, self.margin), p_speedup(b, a, 1 / self.margin)
+        end, unit = min(a.end, b.end), sample.unit
+        means = [f"{key} {restricted_mean(steps, end):.3g}" for key, steps in (("a", a), ("b", b))]
+        note = (
+            f"to {target:{outcome_of(sample.metric).digits}}; restricted means up to {end:g} {unit}: {', '.join(means)}"
+        )
+        for key, steps in (("a", a), ("b", b)):
+            if never := (~steps.reached).sum():
+                note += f"; {key}: {never} of {len(steps.reached)} never reached it"
+        return Evidence(interval, p_for, p_against, f"{note}; exact log-rank test")
 
 
 KINDS: dict[str, type[Kind]] = {
     kind.word: kind
-    for kind in (Level, Difference, Equivalence, Spread, Trend, Recovery, Interaction, DifferenceOfDifferences)
+    for kind in (
+        Level,
+        Difference,
+        Equivalence,
+        NonInferiority,
+        Spread,
+        Trend,
+        Recovery,
+        Interaction,
+        DifferenceOfDifferences,
+        ShareOf,
+        Speedup,
+    )
 }
-
-
-def table_of_kinds() -> str:
-    """A line a kind: its name, its keys, and when such a claim holds; `claims` has it in its docstring."""
-    lines = []
-    for word, kind in KINDS.items():
-        name = f"{word:<13}" if len(word) < 13 else f"{word}\n{'':13}"
-        lines.append(f"{name}{', '.join(kind.checks()):<34}{kind.__doc__}")
-    return "\n".join(lines)

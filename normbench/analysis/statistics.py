@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
-from scipy import stats
+from scipy import optimize, stats
 
 # Differences of equal accuracies differ in their last bits; that is no variance to test against.
 ROUNDING = 1e-9
@@ -65,25 +65,73 @@ def _constant(values: np.ndarray) -> bool:
     return _near(np.ptp(values), values.min(), values.max())
 
 
-def _vanish(deviations: np.ndarray, values: np.ndarray) -> bool:
+def vanish(deviations: np.ndarray, values: np.ndarray) -> bool:
     return _near(np.abs(deviations).max(), np.abs(values).max())
 
 
-def _settled(values: np.ndarray) -> Interval | None:
-    """The interval that needs no computation: of one value, or of equal ones."""
-    mean = float(values.mean())
-    if len(values) == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    return Interval(mean, mean, mean, len(values)) if _constant(values) else None
+@dataclass(frozen=True)
+class Mean:
+    """An estimate with its standard error and the degrees of freedom of that, from n values (of a cell, at least).
+
+    Without an error (equal values) everything is settled; without degrees of freedom (one value) nothing is known.
+    """
+
+    estimate: float
+    se: float
+    df: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        """Of the mean of values: (n,), n ≥ 1 and finite, else ValueError."""
+        values = _sample(values)
+        n = len(values)
+        se = 0.0 if _constant(values) else float(values.std(ddof=1)) / math.sqrt(n)
+        return cls(float(values.mean()), se, n - 1, n)
+
+    @classmethod
+    def welch(cls, samples: Sequence[Sequence[float]], weights: Sequence[float]) -> "Mean":
+        """Of Σ w · mean over samples that have nothing to do with one another, each of a variance of its own.
+
+        Each sample: n ≥ 1 and finite, else ValueError. Degrees of freedom after Welch 1947, doi 10.2307/2332510.
+        """
+        parts = [cls.of(sample) for sample in samples]
+        terms = [(weight * part.se) ** 2 for weight, part in zip(weights, parts, strict=True)]
+        estimate = sum(weight * part.estimate for weight, part in zip(weights, parts, strict=True))
+        n, total = min(part.n for part in parts), sum(terms)
+        if n < 2 or total == 0:
+            return cls(float(estimate), 0.0, n - 1, n)
+        df = total**2 / sum(term**2 / part.df for term, part in zip(terms, parts, strict=True))
+        return cls(float(estimate), math.sqrt(total), float(df), n)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Student's interval."""
+        half = self.se * stats.t.ppf((1 + level) / 2, self.df) if self.df else math.nan
+        return Interval(self.estimate, float(self.estimate - half), float(self.estimate + half), self.n)
+
+    def above(self, margin: float = 0.0) -> float:
+        """p value of a one-sided t test that it lies above the margin."""
+        return self._p(self.estimate - margin, margin)
+
+    def below(self, margin: float = 0.0) -> float:
+        """p value of a one-sided t test that it lies below the margin."""
+        return self._p(margin - self.estimate, margin)
+
+    def _p(self, excess: float, margin: float) -> float:
+        if not self.df:
+            return 1.0
+        if self.se == 0:
+            return 0.5 if _near(excess, self.estimate, margin) else float(excess < 0)
+        return float(stats.t.sf(excess / self.se, self.df))
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of the mean. values: (n,), n ≥ 1 and finite, else ValueError."""
-    values = _sample(values)
-    if settled := _settled(values):
-        return settled
-    ends = stats.ttest_1samp(values, 0.0).confidence_interval(level)
-    return Interval(float(values.mean()), float(ends.low), float(ends.high), len(values))
+    return Mean.of(values).interval(level)
+
+
+# A bootstrap of fewer values than these covers far less than it says: BCa 54, 73 and 84 % at n = 2, 3 and 5.
+FEWEST_RESAMPLED = 10
 
 
 def bca_interval(
@@ -91,12 +139,14 @@ def bca_interval(
 ) -> Interval:
     """Bootstrap interval of the mean, bias-corrected and accelerated (Efron 1987, doi 10.1080/01621459.1987.10478410).
 
-    values: (n,), n ≥ 1 and finite, else ValueError. generator: the only source of chance. With five values it is
-    narrower than it should be; `t_interval` is the one to decide by.
+    values: (n,), n ≥ 1 and finite, else ValueError. generator: the only source of chance. NaN for the ends below
+    `FEWEST_RESAMPLED` values.
     """
     values = _sample(values)
-    if settled := _settled(values):
-        return settled
+    if len(values) < FEWEST_RESAMPLED:
+        return Interval(float(values.mean()), math.nan, math.nan, len(values))
+    if _constant(values):
+        return Mean.of(values).interval()
     found = stats.bootstrap(
         (values,), np.mean, confidence_level=level, n_resamples=resamples, method="BCa", rng=generator
     ).confidence_interval
@@ -117,15 +167,8 @@ def t_test(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:
 
     values: (n,), n ≥ 1 and finite, else ValueError.
     """
-    values = _sample(values)
-    if len(values) == 1:
-        return 1.0, 1.0
-    if _constant(values):
-        excess = values.mean() - margin
-        p = 0.5 if _near(excess, values.mean(), margin) else float(excess < 0)
-        return p, 1 - p
-    greater, less = (stats.ttest_1samp(values, margin, alternative=side).pvalue for side in ("greater", "less"))
-    return float(greater), float(less)
+    mean = Mean.of(values)
+    return mean.above(margin), mean.below(margin)
 
 
 def tost(values: Sequence[float], margin: float) -> float:
@@ -133,32 +176,36 @@ def tost(values: Sequence[float], margin: float) -> float:
 
     values: (n,), n ≥ 1 and finite, else ValueError.
     """
-    return max(t_test(values, -margin)[0], t_test(values, margin)[1])
+    mean = Mean.of(values)
+    return max(mean.above(-margin), mean.below(margin))
 
 
-def probability_of_improvement(
-    a: Sequence[float],
-    b: Sequence[float],
-    generator: np.random.Generator,
-    level: float = 0.95,
-    resamples: int = 2000,
-) -> Interval:
-    """P(A > B) + ½ P(A = B) over all pairs, with a percentile bootstrap interval.
+def probability_of_improvement(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
+    """P(A > B) + ½ P(A = B) over all pairs, with its pseudo-score interval.
 
-    a: (n,), b: (m,), resampled apart from each other; the interval's n is the smaller of the two. generator: the only
-    source of chance. Raises ValueError where one is empty or not finite. Agarwal et al. 2021, arXiv 2108.13264.
+    a: (n,), b: (m,); the interval's n is the smaller of the two; one value leaves the ends NaN. The ends are those θ at
+    which the estimate is z standard errors away, with the variance that θ itself has where scores are exponential and
+    both samples of the mean size k = (n + m) / 2:
+
+        V(θ) = θ (1 − θ) (1 + (k − 1) ((1 − θ) / (2 − θ) + θ / (1 + θ))) / (n m)
+
+    Unlike a bootstrap's it has a width where every a is above every b. Newcombe 2006, doi 10.1002/sim.2324, method 5.
+    Raises ValueError where one is empty or not finite.
     """
     a, b = _sample(a), _sample(b)
-
-    def share(a, b, axis=-1):
-        return (1 + np.sign(a[..., :, None] - b[..., None, :])).mean(axis=(-2, -1)) / 2
-
-    estimate, n = float(share(a, b)), min(len(a), len(b))
+    estimate, n = float((1 + np.sign(np.subtract.outer(a, b))).mean() / 2), min(len(a), len(b))
     if n == 1:
         return Interval(estimate, math.nan, math.nan, n)
-    options = {"confidence_level": level, "n_resamples": resamples, "method": "percentile", "rng": generator}
-    found = stats.bootstrap((a, b), share, vectorized=True, **options).confidence_interval
-    return Interval(estimate, float(found.low), float(found.high), n)
+    z, k = stats.norm.isf((1 - level) / 2), (len(a) + len(b)) / 2
+
+    def beyond(theta):
+        spread = 1 + (k - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (estimate - theta) ** 2 - z**2 * theta * (1 - theta) * spread / (len(a) * len(b))
+
+    inside = min(max(estimate, 1e-9), 1 - 1e-9)  # 0 and 1 themselves are zero errors away from themselves
+    low = 0.0 if estimate == 0 else optimize.brentq(beyond, 0, inside)
+    high = 1.0 if estimate == 1 else optimize.brentq(beyond, inside, 1)
+    return Interval(estimate, float(low), float(high), n)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -185,44 +232,6 @@ def mcnemar(gained: int, lost: int) -> float:
     if min(gained, lost) < 0:
         raise ValueError(f"counts of images are not negative; got {gained} and {lost}")
     return min(1.0, 2 * float(stats.binom.cdf(min(gained, lost), gained + lost, 0.5)))
-
-
-@dataclass(frozen=True)
-class FTest:
-    """f: the ratio of two mean squares. df: their degrees of freedom. p: of a ratio at least as large by chance."""
-
-    f: float
-    df: tuple[int, int]
-    p: float
-
-
-def interaction(values) -> FTest:
-    """F test that the effect of one factor is the same at every level of another, with blocks.
-
-    values: (n, I, J), a value for each block and pair of levels; n ≥ 1, I, J ≥ 2, all finite, else ValueError. With
-    y_sij = μ + block_s + cell_ij + error, errors independent and of one variance, F = MS_interaction / MS_residual:
-
-        SS_interaction = n Σ_ij (ȳ_ij − ȳ_i − ȳ_j + ȳ)²      (I−1)(J−1) degrees of freedom
-        SS_residual = Σ_sij (y_sij − ȳ_s − ȳ_ij + ȳ)²        (IJ−1)(n−1)
-
-    Montgomery 2017, Design and Analysis of Experiments, section 5.6. Without residual variance p is 0, or 1 where there
-    is no interaction either; one block leaves nothing to test against.
-    """
-    y = np.asarray(values, dtype=np.float64)
-    if y.ndim != 3 or len(y) < 1 or min(y.shape[1:]) < 2 or not np.isfinite(y).all():
-        raise ValueError(f"needs blocks × two levels or more × two levels or more, all finite; got {y}")
-    n, rows, columns = y.shape
-    df = (rows - 1) * (columns - 1), (rows * columns - 1) * (n - 1)
-    if n == 1:
-        return FTest(math.nan, df, 1.0)
-    cells, mean = y.mean(0), y.mean()
-    effects = cells - cells.mean(1, keepdims=True) - cells.mean(0) + mean
-    residual = y - y.mean((1, 2), keepdims=True) - cells + mean
-    if _vanish(residual, y):
-        none = _vanish(effects, y)
-        return FTest(0.0 if none else math.inf, df, float(none))
-    f = (n * (effects**2).sum() / df[0]) / ((residual**2).sum() / df[1])
-    return FTest(float(f), df, float(stats.f.sf(f, *df)))
 
 
 def slope_weights(x: Sequence[float]) -> np.ndarray:

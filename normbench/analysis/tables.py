@@ -318,7 +318,7 @@ def _differences(runs: pd.DataFrame) -> str:
             if len(seeds) < 2:
                 continue
             interval, p = t_interval(differences), min(1.0, 2 * min(t_test(differences)))
-            better = probability_of_improvement(other, base, np.random.default_rng(0))
+            better = probability_of_improvement(other, base)
             rows.append(
                 [
                     *(_value(value) for value in values),

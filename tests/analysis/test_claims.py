@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from normbench.analysis.claims import decide, parse_claims
+from normbench.analysis.claims import decide, parse_claims, parse_looks
+from normbench.analysis.repeated import bands, beyond, within
+from normbench.analysis.sequential import obrien_fleming, sequential_p
 from normbench.errors import InputError, UserError
 
 CHANCE = 10.0
@@ -46,6 +48,9 @@ GIVEN = {
         "share": 0.5,
     },
     "interaction": {"where": {"method": "batch"}, "over": ["data.noise", "data.input"]},
+    "non_inferiority": {"a": {"method": "group"}, "b": {"method": "batch"}, "margin": 2},
+    "share": {"a": {"method": "group"}, "direction": "greater", "level": 50},
+    "speedup": {"a": {"method": "fast"}, "b": {"method": "slow"}, "reference": {"method": "slow"}, "margin": 1.5},
     "difference_of_differences": {
         "a": {"data.noise": "none", "data.input": "raw"},
         "b": {"data.noise": "rician", "data.input": "raw"},
@@ -81,7 +86,11 @@ def test_a_difference_is_a_paired_t_test():
     assert [found.estimate, found.low, found.high] == pytest.approx([2.6, ends.low, ends.high])
     assert found.p == found.p_holm == pytest.approx(stats.ttest_1samp(a - b, 0.5).pvalue)
     assert (found.verdict, found.note) == ("holds", "")
-    assert ends.low < found.bca_low < 2.6 < found.bca_high < ends.high
+    assert math.isnan(found.bca_low)  # of five seeds no bootstrap
+    assert (found.tier, found.scale, found.look) == ("secondary", "linear", 0)
+    assert found.pairing_ratio == pytest.approx(np.var(contrast) / (np.var(a) + np.var(b)))
+    many = verdict_of(entry(), against(np.tile(contrast, 3)))
+    assert many.low < many.bca_low < 2.6 < many.bca_high < many.high
 
 
 def test_a_metric_of_its_own():
@@ -170,41 +179,32 @@ def by_batch_size(shifts: dict) -> pd.DataFrame:
     return runs(*cells, ({"method": "batch", "batch_size": 2}, LEVELS - 40))
 
 
-@pytest.mark.parametrize(
-    ("shifts", "expected"),
-    [
-        ({2: 0, 8: 0.3, 32: 1}, "holds"),
-        ({2: 0, 8: 0.3, 32: 3}, "does not hold"),
-        ({2: 0, 8: 0.3, 32: 1.5}, "inconclusive"),
-    ],
-)
-def test_verdicts_of_a_spread(shifts, expected):
-    table = by_batch_size(shifts)
-    found = verdict_of(entry("spread"), table)
-    widest = np.subtract(NOISE[32], NOISE[2]) + shifts[32]
-    ends = stats.ttest_1samp(widest, 0).confidence_interval(0.95)
-    assert found.verdict == expected
-    assert [found.estimate, found.low, found.high] == pytest.approx([widest.mean(), ends.low, ends.high])
-    assert found.n == 5
-    assert found.note == "furthest apart: batch_size=32 above batch_size=2"
-
-
-def test_p_values_of_a_spread():
-    def one_sided(x, y, shift, margin, side):
-        return stats.ttest_1samp(np.subtract(NOISE[x], NOISE[y]) + shift, margin, alternative=side).pvalue
-
-    held = verdict_of(entry("spread"), by_batch_size({2: 0, 8: 0.3, 32: 1}))
-    worst = max(one_sided(32, 2, 1, 1.5, "less"), one_sided(32, 8, 0.7, 1.5, "less"), one_sided(8, 2, 0.3, 1.5, "less"))
-    assert held.p == pytest.approx(2 * worst)
-    refuted = verdict_of(entry("spread"), by_batch_size({2: 0, 8: 0.3, 32: 3}))
-    best = min(one_sided(32, 2, 3, 1.5, "greater"), one_sided(32, 8, 2.7, 1.5, "greater"))
-    assert refuted.p == pytest.approx(2 * 3 * best)
+def test_a_spread_is_judged_by_bands_and_against_it_by_an_omnibus_test():
+    held, refuted, open_ = (
+        verdict_of(entry("spread"), by_batch_size({2: 0, 8: 0.3, 32: shift})) for shift in (0.8, 3, 1.5)
+    )
+    assert [each.verdict for each in (held, refuted, open_)] == ["holds", "does not hold", "inconclusive"]
+    x = {shift: np.array([NOISE[2], np.add(NOISE[8], 0.3), np.add(NOISE[32], shift)]).T for shift in (0.8, 3)}
+    inside, last = within(x[0.8], 1.5)
+    assert held.p == pytest.approx(2 * inside)
+    assert [held.estimate, held.low, held.high] == pytest.approx(
+        [last.interval.estimate, last.interval.low, last.interval.high]
+    )
+    assert (held.n, held.note) == (5, "last within: batch_size=32 above batch_size=2, max-t band")
+    assert held.high < 1.5
+    omnibus, furthest = beyond(x[3], 1.5), bands(x[3])[0].interval
+    assert refuted.p == pytest.approx(omnibus.p)
+    assert [refuted.low, refuted.high] == pytest.approx([furthest.low, furthest.high])
+    assert refuted.note == (
+        "furthest apart: batch_size=32 above batch_size=2, max-t band; "
+        f"F({omnibus.df[0]:.1f}, {omnibus.df[1]:.1f}) = {omnibus.f:.2f} beyond the margin, Greenhouse–Geisser"
+    )
 
 
 def test_values_that_a_spread_lists_are_its_cells():
     table = by_batch_size({2: 0, 8: 0.3, 32: 3})
     two = verdict_of(entry("spread", where={"method": "group", "batch_size": [2, 8]}), table)
-    assert (two.verdict, two.note) == ("holds", "furthest apart: batch_size=8 above batch_size=2")
+    assert (two.verdict, two.note) == ("holds", "last within: batch_size=8 above batch_size=2, max-t band")
     gap = verdict_of(entry("spread", where={"method": "group", "batch_size": [2, 8, 64]}), table)
     assert (gap.verdict, gap.n) == ("not enough runs", 0)
     assert "no run of the table has batch_size=64; batch_size=64: no runs; 5 of 5 seeds missing" in gap.note
@@ -226,7 +226,19 @@ def ghosts(slopes, curve=(0, 0, 0)) -> pd.DataFrame:
 def test_a_trend_is_the_least_squares_slope():
     curve = (1.0, -3.0, 2.5)
     expected = stats.linregress([3, 1, 7], [50 + 3 + 1.0, 50 + 1 - 3.0, 50 + 7 + 2.5]).slope
-    assert verdict_of(entry("trend"), ghosts([1.0, 1.0, 1.0], curve)).estimate == pytest.approx(expected)
+    assert verdict_of(entry("trend", margin=0.5), ghosts([1.0, 1.0, 1.0], curve)).estimate == pytest.approx(expected)
+
+
+def test_a_trend_without_a_margin_is_pages_test():
+    table = runs(
+        *[({"stats_batch": b}, np.add(y, [0, 3, -2, 5])) for b, y in ((2, 40), (8, 48), (32, 48.5), (128, 48.2))]
+    )
+    found = verdict_of(entry("trend"), table)
+    x = table.pivot(index="seed", columns="stats_batch", values="test_acc")
+    assert found.p == pytest.approx(2 * stats.page_trend_test(x).pvalue)
+    assert (found.verdict, found.estimate) == ("holds", pytest.approx(8.2))
+    assert found.note == "Page's test; estimate and interval: 128 less 2; isotonic fit: flat at 49.85 from 32 on"
+    assert verdict_of(entry("trend", direction="less"), table).verdict == "does not hold"
 
 
 def test_equal_values_have_no_trend():
@@ -410,6 +422,133 @@ def test_levels_that_an_interaction_lists_are_taken_in_their_order():
     assert chosen.note.startswith("F(1, 9) = ")
 
 
+# --- Options of a claim -----------------------------------------------------------------------------------------------
+
+
+def test_on_a_log_scale_margin_and_estimate_are_factors():
+    table = runs(({"method": "group"}, [100.0, 210.0, 390.0, 1700.0]), ({}, [10.0, 20.0, 40.0, 160.0]))
+    found = verdict_of(entry(scale="log", margin=8), table)
+    ratio = np.log([10.0, 10.5, 9.75, 10.625])
+    ends = stats.ttest_1samp(ratio, 0).confidence_interval()
+    assert (found.verdict, found.scale, found.margin) == ("holds", "log", 8)
+    assert [found.estimate, found.low, found.high] == pytest.approx(np.exp([ratio.mean(), ends.low, ends.high]))
+    assert found.p == pytest.approx(stats.ttest_1samp(ratio, math.log(8)).pvalue)
+    level = entry("level", scale="log", level=200, direction="less")
+    assert verdict_of(level, table).estimate == pytest.approx(stats.gmean([100, 210, 390, 1700]))
+    assert verdict_of(entry("equivalence", scale="log", margin=12), table).verdict == "holds"
+    none = verdict_of(entry(scale="log", margin=1), runs(({"method": "group"}, [1.0, 2, 0]), ({}, [1.0, 2, 3])))
+    assert (none.verdict, none.note) == ("premise not met", "no logarithm: 1 values ≤ 0")
+
+
+def test_what_is_not_paired_is_welchs_test():
+    a, b = [54.0, 61.0, 52.0, 58.0], [50.0, 40.0, 43.0, 51.0, 47.0, 20.0]
+    table = runs(({"method": "group"}, a), ({}, {seed + 3: value for seed, value in enumerate(b)}))
+    found, expected = verdict_of(entry(pairing="none"), table), stats.ttest_ind(a, b, equal_var=False)
+    ends = expected.confidence_interval()
+    assert (found.n, found.p) == (4, pytest.approx(expected.pvalue))
+    assert [found.low, found.high] == pytest.approx([ends.low, ends.high])
+    assert math.isnan(found.pairing_ratio)  # one seed in common
+    alike = verdict_of(entry(pairing="none"), against([1.0, 2.0, 4.0, 3.0]))
+    assert alike.pairing_ratio < 0.2
+
+
+@pytest.mark.parametrize(
+    ("metric", "worse", "expected"),
+    [
+        ("test_acc", -1.0, "holds"),
+        ("test_acc", -4.0, "does not hold"),
+        ("test_loss", 1.0, "holds"),
+        ("test_loss", 4.0, "does not hold"),
+    ],
+)
+def test_what_is_not_inferior_is_worse_by_less_than_the_margin(metric, worse, expected):
+    table = against(np.add(worse, [0.1, -0.1, 0.2, -0.2]))
+    found = verdict_of(entry("non_inferiority", metric=metric), table)
+    assert (found.verdict, found.estimate) == (expected, pytest.approx(-abs(worse)))
+
+
+def test_a_share_is_an_exact_binomial_test():
+    table = against(np.zeros(8))
+    table.loc[(table.method == "group") & (table.seed < 7), "status"] = "diverged"
+    found, expected = verdict_of(entry("share"), table), stats.binomtest(7, 8, 0.5)
+    ends = stats.binomtest(7, 8).proportion_ci(method="exact")
+    assert (found.estimate, found.metric) == (87.5, "diverged")
+    assert [found.low, found.high] == pytest.approx([100 * ends.low, 100 * ends.high])
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.note == "7 of 8; exact binomial test and interval"
+
+
+def courses(**arms) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs and curves: by method the validation accuracies of each replicate at steps 100, 200, …"""
+    table = runs(*(({"method": method, "val_acc": 0.0}, [row[-1] for row in rows]) for method, rows in arms.items()))
+    lines = [
+        {"run_id": f"run{run}", "seed": seed, "epoch": at, "step": 100 * at, "val_acc": value}
+        for run, rows in enumerate(arms.values())
+        for seed, row in enumerate(rows)
+        for at, value in enumerate(row, 1)
+    ]
+    return table, pd.DataFrame(lines)
+
+
+def test_a_speedup_is_read_from_the_curves():
+    slow = [[10, 20, 30, 40, 50 + seed / 10] for seed in range(5)]
+    fast = [[20, 55, 60, 70, 80]] * 3 + [[20, 30, 60, 70, 80]] * 2
+    table, curves = courses(fast=fast, slow=slow)
+    [found] = decide(parse_claims([entry("speedup", margin=1)]), table, curves)
+    # The plain net's best, on the mean, is 50.2, which three of its own five come to between steps 400 and 500.
+    assert found.note == (
+        "to 50.20; restricted means up to 500 steps: a 190, b 470; b: 2 of 5 never reached it; exact log-rank test"
+    )
+    assert (found.verdict, found.scale, found.metric, found.p) == ("holds", "log", "val_acc", pytest.approx(2 / 252))
+    assert 1 < found.low < found.estimate < found.high
+    [none] = decide(parse_claims([entry("speedup", margin=1)]), table, curves.assign(val_acc=curves.val_acc % 10))
+    assert none.verdict == "inconclusive"
+
+
+# --- A plan of looks --------------------------------------------------------------------------------------------------
+
+
+def test_looks_are_judged_by_the_plan():
+    contrast = [1.0, 2.5, 2.0, 4.0, 3.5, 1.5, 2.0, 0.5]
+    table, claim = against(contrast), parse_claims([entry()])
+    nominal = obrien_fleming((0.5, 1.0))
+    p = [stats.ttest_1samp(contrast[:n], 0, alternative="greater").pvalue for n in (4, 8)]
+    [first] = decide(claim, table[table.seed < 4], looks=[4, 8])
+    assert (first.n, first.look, first.p) == (4, 1, pytest.approx(2 * sequential_p(p[:1], (0.5, 1.0))))
+    assert (first.p <= 0.05) == (2 * p[0] <= nominal[0])
+    assert first.note.startswith(f"look 1 of 2: stops at p ≤ {nominal[0]:.2g}")
+    low = stats.ttest_1samp(contrast[:4], 0).confidence_interval(1 - nominal[0]).low
+    assert first.low == pytest.approx(low)
+    [last] = decide(claim, table, looks=[4, 8])
+    assert (last.n, last.look, last.p) == (8, 2, pytest.approx(2 * sequential_p(p, (0.5, 1.0))))
+    # A look that is not complete has not been made.
+    running = table.assign(status=table.status.mask((table.seed == 6) & (table.method == "group"), "running"))
+    assert decide(claim, running, looks=[4, 8])[0] == first
+    [none] = decide(claim, table[table.seed < 3], looks=[4, 8])
+    assert (none.verdict, none.look, none.note) == ("not enough runs", 0, "the first of 2 looks takes 4 seeds")
+
+
+@pytest.mark.parametrize("looks", [[5, 5], [10, 5], [2, 5], 5, [], [5, 7.5], "5,10"])
+def test_looks_that_are_no_plan(looks):
+    with pytest.raises(InputError, match=r"^looks=.*: must be rising numbers of seeds from 3 on, like \[5, 10, 20\]$"):
+        parse_looks(looks)
+
+
+# --- Primary claims ---------------------------------------------------------------------------------------------------
+
+
+def test_primary_claims_are_corrected_over_all_studies():
+    contrast = [1.0, 2.5, 2.0, 4.0, 3.5]
+    claims = [entry(primary=True), entry(name="second"), entry(name="third")]
+    primary, second, third = decide(parse_claims(claims), against(contrast), others=[0.5, 1.0, 0.001])
+    assert primary.p == second.p == third.p
+    assert (primary.tier, second.tier) == ("primary", "secondary")
+    assert primary.p_holm == pytest.approx(3 * primary.p)  # the second smallest of four
+    assert second.p_holm == third.p_holm == pytest.approx(2 * second.p)
+    with pytest.raises(InputError, match=r"claims\.c4\.primary=true: 4 earlier claims are primary"):
+        parse_claims([entry(name=f"c{i}", primary=True) for i in range(5)])
+
+
 # --- What has a direction ---------------------------------------------------------------------------------------------
 
 
@@ -432,6 +571,8 @@ def test_levels_that_an_interaction_lists_are_taken_in_their_order():
 )
 def test_verdicts_of_what_has_a_direction(kind, table, contrast, direction, margin, expected):
     found = verdict_of(entry(kind, direction=direction, margin=margin), table(contrast))
+    if kind == "trend" and not margin:  # from the first level to the last: six doublings
+        contrast = np.multiply(6, contrast)
     mean = np.mean(contrast)
     ends = stats.t.interval(0.95, 2, mean, stats.sem(contrast)) if np.ptp(contrast) else (mean, mean)
     assert found.verdict == expected
@@ -460,10 +601,10 @@ def test_holm_takes_back_what_one_interval_would_decide():
     assert first.low > 0
     assert (first.p, first.p_holm) == (alone.p, pytest.approx(2 * alone.p))
     assert first.verdict == second.verdict == "inconclusive"
-    assert first.note == "holds by its own 95 % interval, not after Holm's correction over 2 claims"
+    assert first.note == "holds by its own p value, not after Holm's correction over 2 claims"
     assert second.note == ""
     refuted, _ = several([-x for x in BORDERLINE], [1, -1, 0.5, -0.5, 0.1])
-    assert refuted.note.startswith("does not hold by its own 95 % interval, not after Holm's")
+    assert refuted.note.startswith("does not hold by its own p value, not after Holm's")
 
 
 def test_holm_asks_less_of_the_last():
@@ -488,7 +629,7 @@ def test_what_is_not_tested_does_not_count_for_holm():
 
 
 def test_the_bootstrap_depends_on_the_name_alone():
-    table = against([1.0, 2.5, 2.0, 4.0, 3.5])
+    table = against(np.random.default_rng(6).normal(2, 1, 12))
     first, other = entry(), entry(name="other")
     alone, together = decide(parse_claims([first]), table)[0], decide(parse_claims([other, first]), table)
     assert (alone.bca_low, alone.bca_high) == (together[1].bca_low, together[1].bca_high)
@@ -532,23 +673,29 @@ def test_a_rate_is_suggested_or_not_whatever_became_of_the_training():
     assert found.note.startswith("a: no regret for 2 of 4; 2 of 4 seeds missing")
 
 
-def test_replicates_that_never_reach_the_target_are_told():
-    table = against([300.0, 280.0, 310.0, 305.0], base=900).rename(columns={"test_loss": "steps_to_target"})
-    table["target_reached"] = ~((table.method == "group") & table.seed.isin([1, 2]))
-    claim = entry(metric="steps_to_target")
+def test_steps_that_were_not_enough_are_compared_in_their_order_alone():
+    steps = {"group": [300, 280, 310, 305, 320], "batch": [500, 900, 900, 600, 900]}
+    table = runs(*(({"method": method}, values) for method, values in steps.items()))
+    table = table.assign(steps_to_target=table.test_acc, target_reached=table.test_acc < 900)
+    claim = entry(metric="steps_to_target", direction="less")
     found = verdict_of(claim, table)
-    assert (found.verdict, found.n) == ("holds", 4)
-    assert found.note == "a: 2 of 4 censored: target not reached, counted with all their steps"
+    # All five come before all five: one of 252 ways to split them.
+    assert (found.verdict, found.n, found.p) == ("holds", 5, pytest.approx(2 / 252))
+    assert found.estimate == pytest.approx(303 - 760)
+    assert found.note == ("restricted means, up to 900; p: exact log-rank test; b: 3 of 5 censored: target not reached")
     missing = table.astype({"target_reached": object})  # as a file gives them where some runs are not over
-    missing.loc[(table.method == "group") & (table.seed == 2), ["status", "steps_to_target", "target_reached"]] = [
+    missing.loc[(table.method == "batch") & (table.seed == 2), ["status", "steps_to_target", "target_reached"]] = [
         "missing",
         math.nan,
         math.nan,
     ]
-    assert verdict_of(claim, missing).note == (
-        "1 of 4 seeds missing; a: 1 of 3 censored: target not reached, counted with all their steps"
+    assert verdict_of(claim, missing).note.endswith("1 of 5 seeds missing; b: 2 of 4 censored: target not reached")
+    margin = verdict_of(claim | {"margin": 100}, table)
+    assert (margin.verdict, margin.note.split(";")[0]) == (
+        "premise not met",
+        "values that are only bounds have no mean: the kind speedup takes them",
     )
-    assert verdict_of(entry(), table).note == ""
+    assert math.isnan(margin.estimate)
     assert verdict_of(claim, table.drop(columns="target_reached")).note == ""
 
 
@@ -612,7 +759,10 @@ def without(key, kind="difference"):
     return {k: value for k, value in entry(kind).items() if k != key}
 
 
-KIND_NAMES = "difference, difference_of_differences, equivalence, interaction, level, recovery, spread, trend"
+KIND_NAMES = (
+    "difference, difference_of_differences, equivalence, interaction, level, non_inferiority, recovery, share, "
+    "speedup, spread, trend"
+)
 TWO = "must be a list of two different columns, like [data.noise, data.input]"
 CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the table, each with a value or a list"
 
@@ -636,12 +786,12 @@ CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the 
         (
             [entry(marign=1)],
             "claims.it.marign=1: no key of kind difference; did you mean margin? "
-            "choices: a, b, direction, kind, margin, metric, name, source, statement",
+            "choices: a, b, direction, kind, margin, metric, name, pairing, primary, scale, source, statement",
         ),
         (
             [entry("spread", direction="less")],
             "claims.it.direction=less: no key of kind spread; "
-            "choices: kind, margin, metric, name, over, source, statement, where",
+            "choices: kind, margin, metric, name, over, primary, scale, source, statement, where",
         ),
         ([entry(margin=-1)], "claims.it.margin=-1: must be a number ≥ 0"),
         ([entry(margin="wide")], "claims.it.margin=wide: must be a number ≥ 0"),
@@ -683,9 +833,20 @@ CELL = "must be a cell like {method: group, batch_size: [2, 4]}: columns of the 
         (
             [entry("interaction", margin=1)],
             "claims.it.margin=1: no key of kind interaction; "
-            "choices: kind, metric, name, over, source, statement, where",
+            "choices: kind, metric, name, over, primary, source, statement, where",
         ),
         ([without("d", "difference_of_differences")], f"claims.it.d=null: {CELL}"),
+        ([entry(scale="log")], "claims.it.margin=0: must be a number of at least 1: a factor"),
+        ([entry("level", scale="log", level=-1)], "claims.it.level=-1: must be a number > 0"),
+        ([entry(scale="logs")], "claims.it.scale=logs: did you mean log? choices: linear, log"),
+        ([entry(pairing=False)], "claims.it.pairing=false: choices: none, seed"),
+        ([entry(primary="yes")], "claims.it.primary=yes: must be true or false"),
+        ([entry("share", level=101)], "claims.it.level=101: must be a number from 0 to 100: a percentage"),
+        ([entry("speedup", margin=0.5)], "claims.it.margin=0.5: must be a number of at least 1: a factor"),
+        (
+            [entry("non_inferiority", metric="seed")],
+            "claims.it.metric=seed: seed is neither better where higher nor where lower: the kind difference takes it",
+        ),
         ([without("margin", "difference_of_differences")], "claims.it.margin=null: must be a number ≥ 0"),
     ],
 )
@@ -696,7 +857,7 @@ def test_a_mistake_in_a_claim_is_one_line(claims, line):
 
 
 COLUMNS = "choices: batch_size, lr, method, run_id, seed, stats_batch, status, test_acc, test_acc_precise, test_loss"
-NUMBERS = "choices: batch_size, lr, seed, stats_batch, test_acc, test_acc_precise, test_loss"
+NUMBERS = "choices: batch_size, diverged, lr, seed, stats_batch, test_acc, test_acc_precise, test_loss"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 from scipy import stats
 
 from normbench.analysis.statistics import (
+    FEWEST_RESAMPLED,
     Interval,
+    Mean,
     bca_interval,
     holm,
-    interaction,
     mcnemar,
     paired,
     probability_of_improvement,
@@ -60,9 +61,18 @@ def test_intervals_of_one_value_and_of_equal_values(interval):
     assert (one.estimate, one.n) == (71.5, 1)
     assert math.isnan(one.low)
     assert math.isnan(one.high)
-    assert interval([10.0] * 4) == Interval(10, 10, 10, 4)
-    close = interval([50.02 - 40.01, 60.02 - 50.01, 70.02 - 60.01])  # 10.01, but for the last bits
+    assert interval([10.0] * 12) == Interval(10, 10, 10, 12)
+    close = interval([50.02 - 40.01, 60.02 - 50.01, 70.02 - 60.01] * 4)  # 10.01, but for the last bits
     assert close.low == close.high == pytest.approx(10.01)
+
+
+def test_a_bootstrap_of_few_values_has_no_interval():
+    values = rng(2).normal(70, 3, FEWEST_RESAMPLED)
+    few = bca_interval(values[1:], rng())
+    assert (few.estimate, few.n) == (values[1:].mean(), FEWEST_RESAMPLED - 1)
+    assert math.isnan(few.low)
+    assert math.isnan(few.high)
+    assert bca_interval(values, rng()).low < values.mean()
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0, 2.0]]])
@@ -74,27 +84,26 @@ def test_what_is_no_sample_is_refused(values):
 
 def test_bca_against_its_formula():
     """Efron & Tibshirani 1993, equations 14.10, 14.14 and 14.15, on the resamples that the generator gives."""
-    values = np.array([1.0, 2.0, 2.5, 4.0, 9.0, 15.0])
+    values = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0, 15.0])
     found = bca_interval(values, rng(3), resamples=4000)
-    means = values[rng(3).integers(0, 6, (4000, 6))].mean(1)
+    means = values[rng(3).integers(0, 10, (4000, 10))].mean(1)
     bias = stats.norm.ppf((np.mean(means < values.mean()) + np.mean(means <= values.mean())) / 2)
-    left_out = np.array([np.delete(values, i).mean() for i in range(6)])
+    left_out = np.array([np.delete(values, i).mean() for i in range(10)])
     pull = left_out.mean() - left_out
     acceleration = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
     z = bias + stats.norm.ppf([0.025, 0.975])
     expected = np.quantile(means, stats.norm.cdf(bias + z / (1 - acceleration * z)))
     assert [found.low, found.high] == pytest.approx(expected, rel=1e-9)
     assert found.high - found.estimate > found.estimate - found.low > 0  # the sample leans to the right
-    assert (found.estimate, found.n) == (values.mean(), 6)
+    assert (found.estimate, found.n) == (values.mean(), 10)
 
 
 def test_the_bootstrap_draws_from_its_generator_alone():
-    values = [1.0, 2.0, 2.5, 4.0, 9.0]
-    for interval in (bca_interval, lambda a, g: probability_of_improvement(a, [2.0, 3.0, 5.0], g)):
-        np.random.seed(0)
-        first = interval(values, rng(7))
-        np.random.seed(1)
-        assert interval(values, rng(7)) == first
+    values = rng(4).normal(0, 1, 10)
+    np.random.seed(0)
+    first = bca_interval(values, rng(7))
+    np.random.seed(1)
+    assert bca_interval(values, rng(7)) == first
     assert bca_interval(values, rng(8)) != bca_interval(values, rng(7))
 
 
@@ -125,6 +134,17 @@ def test_equal_values_are_settled_exactly():
     assert len(set(rounded)) > 1
     assert t_test(rounded, 10.01) == (0.5, 0.5)
     assert t_test(rounded, 10) == (0, 1)
+
+
+def test_samples_that_share_nothing_are_welchs_test():
+    a, b = rng(8).normal(1, 1, 5), rng(9).normal(0, 3, 8)
+    found, expected = Mean.welch([a, b], [1, -1]), stats.ttest_ind(a, b, equal_var=False)
+    assert (found.df, found.n) == (pytest.approx(expected.df), 5)
+    assert 2 * min(found.above(), found.below()) == pytest.approx(expected.pvalue)
+    ends, interval = expected.confidence_interval(), found.interval()
+    assert [interval.low, interval.high] == pytest.approx([ends.low, ends.high])
+    assert Mean.welch([[1, 1], [3, 3, 3]], [1, -1]).above(-3) == 0
+    assert Mean.welch([[1, 2], [3]], [1, -1]).above() == 1
 
 
 def test_one_value_shows_nothing():
@@ -178,65 +198,6 @@ def test_mcnemar_is_an_exact_binomial_test(gained, lost):
         mcnemar(gained, -lost)
 
 
-def nested_models(y):
-    """F, its degrees of freedom and p: the additive model against that with a mean for each cell, by least squares."""
-    n, rows, columns = y.shape
-    block, row, column = (index.ravel() for index in np.indices(y.shape))
-    additive = np.hstack([np.eye(n)[block], np.eye(rows)[row], np.eye(columns)[column]])
-    full = np.hstack([additive, np.eye(rows * columns)[row * columns + column]])
-    left, ranks = [], []
-    for design in (additive, full):
-        solution, _, rank, _ = np.linalg.lstsq(design, y.ravel(), rcond=None)
-        left.append(((y.ravel() - design @ solution) ** 2).sum())
-        ranks.append(rank)
-    df = ranks[1] - ranks[0], y.size - ranks[1]
-    f = ((left[0] - left[1]) / df[0]) / (left[1] / df[1])
-    return f, df, stats.f.sf(f, *df)
-
-
-@pytest.mark.parametrize("shape", [(3, 2, 2), (5, 3, 2), (4, 4, 8)])
-def test_an_interaction_is_a_comparison_of_nested_models(shape):
-    n, rows, columns = shape
-    y = rng(2).normal(60, 1, shape) + rng(3).normal(0, 5, (n, 1, 1))
-    y += rng(4).normal(0, 3, (rows, 1)) + rng(5).normal(0, 3, columns)
-    for size in (0, 0.5):
-        changed = y + size * rng(6).normal(0, 1, (rows, columns))
-        found, (f, df, p) = interaction(changed), nested_models(changed)
-        assert found.df == df == ((rows - 1) * (columns - 1), (rows * columns - 1) * (n - 1))
-        assert (found.f, found.p) == pytest.approx((f, p), rel=1e-8)
-
-
-def test_an_interaction_by_hand():
-    # Cell means 1, 2, 3, 8: effects ±1, so SS = 3 · 4 · 1 = 12. Residuals: one cell ±1, less the block's mean ±1/4, so
-    # SS = 2 · ((3/4)² + 3 · (1/4)²) = 3/2 on 6 degrees of freedom.
-    y = np.array([[[1.0, 2], [3, 7]], [[1, 2], [3, 8]], [[1, 2], [3, 9]]])
-    found = interaction(y)
-    assert (found.f, found.df) == (pytest.approx(12 / (1.5 / 6)), (1, 6))
-    blocks = np.array([10.0, -3, 40]).reshape(3, 1, 1)
-    assert interaction(y + blocks).f == pytest.approx(found.f)
-
-
-def test_interactions_by_chance_are_found_as_often_as_they_should():
-    found = [interaction(sample).p for sample in rng(7).normal(0, 1, (2000, 4, 3, 2))]
-    assert 0.035 <= np.mean(np.less_equal(found, 0.05)) <= 0.065
-
-
-def test_interactions_without_residual_variance_or_blocks():
-    levels = np.array([[1.1, 2.2], [3.3, 4.4]]) + np.array([0.1, 7.7, 20.3]).reshape(3, 1, 1)
-    found = interaction(levels)
-    assert (found.f, found.p) == (0, 1)
-    levels[:, 1, 1] += 0.5
-    found = interaction(levels)
-    assert (found.f, found.p) == (math.inf, 0)
-    assert interaction(np.zeros((4, 2, 2))).p == 1
-    one = interaction(levels[:1])
-    assert (one.p, one.df) == (1, (1, 0))
-    assert math.isnan(one.f)
-    for wrong in (np.ones((3, 2)), np.ones((3, 1, 2)), np.full((3, 2, 2), math.nan), np.ones((0, 2, 2))):
-        with pytest.raises(ValueError, match="two levels or more"):
-            interaction(wrong)
-
-
 # --- Pairs, probabilities, slopes -------------------------------------------------------------------------------------
 
 
@@ -250,32 +211,39 @@ def test_pairs_are_those_seeds_that_both_have():
 
 
 def test_probability_of_improvement_counts_pairs():
-    # Of the 3 × 2 pairs 1 < 2, 2 = 2, 4 > 2, and 1, 2, 4 > 0: 4 wins, 1 tie.
-    found = probability_of_improvement([1, 2, 4], [2, 0], rng())
-    assert found.estimate == pytest.approx(4.5 / 6)
-    assert found.n == 2
-    assert 0 <= found.low < found.estimate < found.high <= 1
-    a, b = rng(1).normal(0.5, 1, 20), rng(2).normal(0, 1, 15)
-    assert probability_of_improvement(a, b, rng()).estimate == pytest.approx(
-        stats.mannwhitneyu(a, b).statistic / (20 * 15)
-    )
+    # 1 > 0, 2 = 2, 2 > 0, 4 > 2, 4 > 0, and 1 < 2: four and a half of six.
+    assert probability_of_improvement([1, 2, 4], [2, 0]).estimate == pytest.approx(4.5 / 6)
+    a, b = rng(1).normal(0, 1, 30), rng(2).normal(0.5, 1, 20)
+    assert probability_of_improvement(a, b).estimate == pytest.approx(stats.mannwhitneyu(a, b).statistic / 600)
 
 
-def test_probability_of_improvement_interval_is_the_percentiles():
-    a, b = rng(1).normal(0.5, 1, 6), rng(2).normal(0, 1, 4)
-    found = probability_of_improvement(a, b, rng(3), level=0.9)
-    again = rng(3)
-    resampled_a, resampled_b = a[again.integers(0, 6, (2000, 6))], b[again.integers(0, 4, (2000, 4))]
-    shares = [np.mean(np.greater.outer(x, y)) for x, y in zip(resampled_a, resampled_b, strict=True)]
-    assert [found.low, found.high] == pytest.approx(np.quantile(shares, [0.05, 0.95]))
+def test_the_ends_of_a_probability_of_improvement_are_as_many_errors_away():
+    a, b = rng(1).normal(0, 1, 7), rng(2).normal(0.5, 1, 5)
+    found = probability_of_improvement(a, b, level=0.9)
+    for theta in (found.low, found.high):  # Newcombe 2006, method 5: both samples of the mean size 6
+        q1, q2 = theta / (2 - theta), 2 * theta**2 / (1 + theta)
+        variance = (theta * (1 - theta) + 5 * (q1 - theta**2) + 5 * (q2 - theta**2)) / 35
+        assert (found.estimate - theta) ** 2 / variance == pytest.approx(stats.norm.isf(0.05) ** 2)
+    assert found.low < found.estimate < found.high
 
 
-def test_probability_of_improvement_at_its_edges():
-    certain = probability_of_improvement([5, 6], [1, 2], rng())
-    assert (certain.estimate, certain.low, certain.high) == (1, 1, 1)
-    one = probability_of_improvement([5], [1, 2], rng())
-    assert one.estimate == 1
+def test_a_probability_of_improvement_at_its_edges_has_a_width():
+    certain = probability_of_improvement([2, 3, 4, 5, 6], [1, 1, 1, 1, 1])
+    assert (certain.estimate, certain.high) == (1, 1)
+    assert 0.6 < certain.low < 0.7
+    mirrored = probability_of_improvement([1, 1, 1, 1, 1], [2, 3, 4, 5, 6])
+    assert [mirrored.low, mirrored.high] == pytest.approx([0, 1 - certain.low])
+    one = probability_of_improvement([5], [1, 2])
+    assert (one.estimate, one.n) == (1, 1)
     assert math.isnan(one.low)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_a_probability_of_improvement_is_covered(n, shift):
+    generator, truth = rng(n), stats.norm.cdf(shift / math.sqrt(2))
+    found = [probability_of_improvement(generator.normal(shift, 1, n), generator.normal(0, 1, n)) for _ in range(400)]
+    assert np.mean([each.low <= truth <= each.high for each in found]) >= (0.87 if n == 3 else 0.92)
 
 
 def test_slope_weights_give_the_least_squares_slope():
