@@ -1,6 +1,6 @@
 """Collect the runs of a study, or of any folder, into one table.
 
-python scripts/collect.py batch_size                    → results/batch_size/runs.csv and curves.csv
+python scripts/collect.py batch_size                    → results/batch_size/runs.csv, curves.csv (of probes series.csv)
 python scripts/collect.py outputs --to somewhere        → the same of every run in a folder
 python scripts/collect.py noise --reuse results/noise   → rows that are there already, and those of new runs
 """

@@ -5,6 +5,7 @@ python scripts/plot.py somewhere                        → the same in somewher
 """
 
 from normbench.analysis.figures import cost_figure, curves_figure, save, sweep_figure
+from normbench.analysis.pages import pages
 from normbench.analysis.panels import default_panels
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import commits, scale
@@ -27,6 +28,7 @@ def main() -> None:
     if HEADLINE in runs or len(study.curves):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
     figures["cost"] = cost_figure(runs, **cost, footer=footer)
+    figures |= pages(study, footer)
     for name, figure in figures.items():
         print(*save(figure, study.folder, name), sep="\n")
 

@@ -120,7 +120,8 @@ def speedup(a: Steps, b: Steps, level: float = 0.95) -> Interval:
 
     def factors(over, under):
         """Where the order of the two samples changes."""
-        found = np.divide.outer(np.append(over[np.isfinite(over)], b.end), np.append(under[np.isfinite(under)], a.end))
+        over, under = (np.append(times[np.isfinite(times)], end) for times, end in ((over, b.end), (under, a.end)))
+        found = np.divide.outer(over, under[under > 0])
         found = found[np.isfinite(found) & (found > 0)]
         return np.unique(found)
 

@@ -34,6 +34,7 @@ LABELS = {
     "epoch": "epoch",
     "epochs": "epochs",
     "train_size": "training set (images)",
+    "model.init_scale": "scale of the initial weights (He's: 1)",
     "data.input": "input normalization",
     "data.noise": "noise",
     "data.noise_strength": "noise strength (share of full range)",

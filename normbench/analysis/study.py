@@ -24,7 +24,8 @@ NEEDED = ("diverged_epoch", OBJECTIVE, HEADLINE, *OF_ANY)  # where there is any 
 
 @dataclass(frozen=True)
 class Study:
-    """name: of the study, or of a folder. folder: holds runs.csv and curves.csv, and takes what is made of them.
+    """name: of the study, or of a folder. folder: holds runs.csv, curves.csv and, of probes, series.csv; it takes
+    what is made of them.
 
     file: what the experiment file says; None for any folder, which has none. where: column → values, of the rows that
     are meant.
@@ -45,6 +46,11 @@ class Study:
     @cached_property
     def curves(self) -> pd.DataFrame:
         return read(self.folder / "curves.csv", CURVES)
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """The series of probes, of a study that has some: run_id and the columns of their metrics.csv."""
+        return read(self.folder / "series.csv", ["run_id"])
 
     @property
     def title(self) -> str:

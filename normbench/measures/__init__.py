@@ -9,7 +9,7 @@ To add one: a file here, a line in MEASURES, its outcomes in records/metrics.py,
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from normbench.measures import axes, inputs, invariances, range_test, train
+from normbench.measures import axes, gradients, inputs, invariances, range_test, train
 from normbench.tasks.build import check_network
 
 __all__ = ["MEASURES", "Measurement"]
@@ -31,6 +31,7 @@ MEASURES: dict[str, Measurement] = {
     "train": Measurement(train.train),
     "range_test": Measurement(range_test.measure, check=range_test.check),
     "inputs": Measurement(inputs.measure),
+    "gradients": Measurement(gradients.measure, check=gradients.check),
     "axes": Measurement(axes.measure, images=False, check=axes.check),
     "invariances": Measurement(invariances.measure, images=False, check=invariances.check),
 }

@@ -11,11 +11,9 @@ from normbench.data.cache import dataset
 from normbench.data.inputs import Inputs
 from normbench.measures.curvature import condition_number, hessian_extremes
 from normbench.measures.float16 import float16_shares
-from normbench.random import derive
+from normbench.measures.start import at_start
 from normbench.records.metrics import MATRICES
-from normbench.tasks import make_task
 from normbench.tasks.classify import batch_loss
-from normbench.training.network import Network
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
@@ -50,12 +48,7 @@ def _conditions(data_options: str, images: int) -> dict[str, dict]:
 
 
 def _network(config, task, seed: int) -> dict:
-    alone = make_task(config, [seed], task.device, data=task.data)
-    network = Network(config, alone)
-    for generator in network.generators:
-        generator.manual_seed(derive(seed, "dropout", 0, 0, 0))
-    model, smoothing = network.model, config.augment.label_smoothing
-    x, labels = alone.first_inputs(config.batch_size), alone.data.train_labels[: config.batch_size]
+    (model, x, labels), smoothing = at_start(config, task, seed), config.augment.label_smoothing
     with torch.no_grad():
         loss = batch_loss(model, x, labels, smoothing).item()
     smallest, largest = hessian_extremes(model, x, labels, label_smoothing=smoothing)

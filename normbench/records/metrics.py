@@ -30,9 +30,10 @@ class Outcome:
 
     name: of the column. words, unit: for an axis. better: "higher", "lower", or None where neither is. chance: from the
     number of classes to its value at chance, at which a diverged replicate counts; None: such a one has no value.
-    whole: an integer. reached: the outcome that is false where the value is only a bound, for a target was not reached
-    (right-censored). sought: the outcome that says whether it was looked for at all, by a range test, whatever became
-    of the training beside it. shared: the replicates of a stack have it together.
+    whole: an integer. scale: "log" for what is positive and compared by its ratios, else "linear". reached: the outcome
+    that is false where the value is only a bound, for a target was not reached (right-censored). sought: the outcome
+    that says whether it was looked for at all, by a range test, whatever became of the training beside it. shared: the
+    replicates of a stack have it together.
 
     In summary.md: table, the one that shows it: "results", "further", or None. head: of its column there. note: on
     what it is. median: the format of its median; None: the mean is shown. digits: the format of a mean.
@@ -46,6 +47,7 @@ class Outcome:
     better: str | None = None
     chance: Callable[[int], float] | None = None
     whole: bool = False
+    scale: str = "linear"
     reached: str | None = None
     sought: str | None = None
     shared: bool = False
@@ -199,6 +201,43 @@ INPUTS = (
     Outcome("condition_channels", "condition number of the channels", better="lower", digits=".3g", printed=None),
 )
 
+# What a gradient comes to, of a layer's weight and, with output_ before it, of its output.
+BEYOND = 5  # standard deviations
+TAILS = ("grad_std", "grad_tails", "grad_max", f"grad_beyond_{BEYOND}")
+BINS = tuple(0.25 * place for place in range(-40, 41))  # edges of a histogram, in standard deviations
+
+
+def _gradient(before: str, of: str, heads: tuple[str | None, ...]) -> tuple[Outcome, ...]:
+    """heads: of the terminal's columns, in the order of TAILS."""
+    told = (
+        (f"standard deviation of the gradient by {of}", "", "log"),
+        (f"kurtosis of the gradient by {of}", "", "log"),  # 3 of a normal distribution
+        (f"largest gradient by {of}", "standard deviations", "log"),
+        (f"gradients by {of} beyond {BEYOND} standard deviations", "%", "linear"),
+    )
+    return tuple(
+        Outcome(f"{before}{name}", words, unit, scale=scale, digits=".3g", printed=head, swept=head)
+        for name, (words, unit, scale), head in zip(TAILS, told, heads, strict=True)
+    )
+
+
+GRADIENTS = (
+    *_gradient("", "the weight", ("std", "kurtosis", None, None)),
+    *_gradient("output_", "the output", ("std, output", None, None, None)),
+    *(
+        Outcome(
+            f"channel_{name}_slope",
+            f"growth of the {words} of a channel with depth",
+            "powers of ten per 10 layers",
+            digits=".3g",
+            printed=head,
+            swept=head,
+        )
+        for name, words, head in (("mean", "mean", "mean, growth"), ("std", "standard deviation", None))
+    ),
+    Outcome("class_share", "share of the logits' gradient on one class", "%", printed="one class %", swept=None),
+)
+
 AXES = (
     Outcome("moves_batch", "other images that move an output", "%", printed="images %", swept="images %"),
     Outcome("moves_channels", "other channels that move an output", "%", printed="channels %", swept="channels %"),
@@ -223,6 +262,7 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     TRAIN: TRAINING,
     "range_test": RANGE_TEST,
     "inputs": INPUTS,
+    "gradients": GRADIENTS,
     "axes": AXES,
     "invariances": INVARIANCES,
 }
@@ -246,6 +286,10 @@ COLUMNS = {
     "train": METRICS,
     "range_test": ("seed", "step", "lr", "optimizer_lr", "loss", "smoothed", "smoothed_lr", "diverged"),
     "inputs": ("matrix", "condition", "condition_nonzero", "rank", "features", "rows"),
+    "gradients": (
+        *("seed", "layer", "channel_mean", "channel_std", *TAILS, *(f"output_{name}" for name in TAILS)),
+        *("counts", "output_counts"),  # of the histograms, in the layer that is looked at closely
+    ),
     "axes": ("seed", "image", "channel", "row", "column", "moves"),
     "invariances": ("seed", "change", "paper", "invariant", "difference"),
 }

@@ -1,9 +1,7 @@
 """From folders of runs to one table: a row a replicate, whatever became of it."""
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,18 +18,17 @@ from normbench.errors import UserError
 from normbench.facts import facts_of
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import (
-    CURVES,
     HEADLINE,
     OBJECTIVE,
     OVER,
     PEAK_MEMORY,
-    TRAIN,
     of_measurements,
     whole,
 )
 from normbench.runs.planned import Run, block, looks_of, runs_of
 from normbench.runs.reuse import Reuse, reuse_of
 from normbench.runs.seeds import Shelf, carried, placed
+from normbench.runs.series import curves, series
 from normbench.words import typed
 
 # What a command says of its machine alone.
@@ -98,7 +95,16 @@ class Collection:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """The learning curves of all trainings: a row an epoch and replicate."""
-        return _curves(self.sources, self.reuse)
+        return curves(self.sources, self.reuse)
+
+    def numbers(self) -> pd.DataFrame:
+        """The curves, whose cells are text, as reading their file gives them."""
+        return self.curves.apply(lambda column: column if column.name == "run_id" else pd.to_numeric(column))
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """The series of all probes: run_id and the columns of their metrics.csv."""
+        return series(self.sources, self.reuse)
 
     @property
     def configurations(self) -> dict[str, dict]:
@@ -332,33 +338,6 @@ def _environment(directory: RunDirectory) -> dict:
     if not env:
         return {}
     return {**env, "torch": env["packages"]["torch"], "command": re.sub(FOLDERS, "", env["command"])}
-
-
-def _curves(sources: list[Source], reuse: Reuse | None) -> pd.DataFrame:
-    """The learning curves of all trainings, run by run; with steps where one was validated between epochs.
-
-    The series of a probe stays in the folder of its run.
-    """
-    columns = list(CURVES)
-    if any(source.leaves["evaluation.every_steps"] is not None for source in sources):
-        columns.insert(columns.index("epoch") + 1, "step")
-    trained = [source for source in sources if source.leaves[MEASUREMENT] == TRAIN]
-    rows = reuse.series("curves.csv", _kept(trained)) if reuse else []
-    by_run: dict[str, list[dict]] = {}
-    for row in rows:
-        by_run.setdefault(row["run_id"], []).append(row)
-    for source in (one for one in trained if not one.rows):
-        name, seeds = source.directory.path.name, source.seeds
-        with suppress(OSError), open(source.directory.path / "metrics.csv", newline="") as lines:  # there may be none
-            read = [row | {"run_id": name} for row in csv.DictReader(lines)]
-            by_run.setdefault(name, []).extend(row for row in read if seeds is None or int(row["seed"]) in seeds)
-    names = dict.fromkeys(source.directory.path.name for source in trained)
-    return pd.DataFrame([row for name in names for row in by_run.get(name, [])], columns=columns)
-
-
-def _kept(sources: list[Source]) -> list[tuple[str, int]]:
-    """The run and seed of each row that was reused."""
-    return [(row["run_id"], row["seed"]) for source in sources for row in source.rows]
 
 
 def _scalar(value):

@@ -10,6 +10,8 @@ from normbench.records.directory import plainly
 from normbench.runs.collect import Collection
 from normbench.runs.provenance import CLAIMS, CONFIGURATIONS, configurations, fixed_claims, write_json
 
+SERIES = "series.csv"
+
 
 def keep(found: Collection, runs: pd.DataFrame, folder: Path, study: str | None = None) -> None:
     """Write them all. runs: those of the collection's rows that are kept. study: its name, None for a mere folder.
@@ -18,20 +20,31 @@ def keep(found: Collection, runs: pd.DataFrame, folder: Path, study: str | None 
     """
     kept = set(zip(runs["run_id"], runs["seed"].astype(int), strict=True))
     ids = {run_id for run_id, _ in kept}
-    curves, right = found.curves, _correct(found, kept)
-    mine = [pair in kept for pair in zip(curves["run_id"], curves["seed"].astype(int), strict=True)]
+    curves, series, right = _of(found.curves, kept), _of(found.series, kept), _correct(found, kept)
     claims = fixed_claims(study, runs) if study else None
     write(runs, folder / "runs.csv")
-    write(curves[mine], folder / "curves.csv")
+    write(curves, folder / "curves.csv")
     of = {run_id: leaves for run_id, leaves in found.configurations.items() if run_id in ids}
     write_json(configurations(of), folder / CONFIGURATIONS)
     with plainly(folder):
-        (folder / FILE).unlink(missing_ok=True)
-        (folder / CLAIMS).unlink(missing_ok=True)
+        for name in (FILE, CLAIMS, SERIES):
+            (folder / name).unlink(missing_ok=True)
         if right:
             (folder / FILE).write_bytes(collected(right))
+    if len(series):
+        write(series, folder / SERIES)
     if claims:
         write_json(claims, folder / CLAIMS)
+
+
+def _of(table: pd.DataFrame, kept: set[tuple[str, int]]) -> pd.DataFrame:
+    """The lines of the kept runs, and of their kept seeds where they have some."""
+    runs = {run_id for run_id, _ in kept}
+    if "seed" not in table:
+        return table[table["run_id"].isin(runs)]
+    seeds = table["seed"].map(lambda seed: None if pd.isna(seed) else int(seed))
+    pairs = zip(table["run_id"], seeds, strict=True)
+    return table[[pair in kept or (pair[1] is None and pair[0] in runs) for pair in pairs]]
 
 
 def _correct(found: Collection, kept: set[tuple[str, int]]) -> dict[str, dict]:

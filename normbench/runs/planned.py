@@ -102,16 +102,15 @@ def looks_of(jobs: Sequence[Job]) -> tuple[int, ...]:
 
     Raises InputError for what is no plan, and for other replicates than those of the first look.
     """
-    given = jobs[0].config.get("looks") if jobs else None
+    given = OmegaConf.to_container(jobs[0].config).get("looks")
     if given is None:
         return ()
-    looks = tuple(given) if not isinstance(given, str | int | float) else (given,)
-    whole = all(isinstance(look, int) and not isinstance(look, bool) and look >= 2 for look in looks)
-    if not looks or not whole or list(looks) != sorted(set(looks)):
-        raise InputError("looks", typed(list(looks)), "must be whole numbers ≥ 2, each above the one before, or null")
+    from normbench.analysis.claims import parse_looks  # with scipy, which takes its time to load
+
+    looks = parse_looks(given)
     for job in jobs:
         if job.config.replicates != looks[0]:
-            wrong = f"the study is judged at {typed(list(looks))} seeds: leave replicates out, or add looks=null"
+            wrong = f"the study is judged at {typed(given)} seeds: leave replicates out, or add looks=null"
             raise InputError("replicates", job.config.replicates, wrong)
     return looks
 

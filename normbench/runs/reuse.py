@@ -69,9 +69,12 @@ class Reuse:
     def series(self, name: str, kept: Iterable[tuple[str, int]]) -> list[dict]:
         """The lines of a table that stands beside runs.csv, as text: those of the kept runs and seeds."""
         kept, lines = {(run_id, str(seed)) for run_id, seed in kept}, []
+        runs = {run_id for run_id, _ in kept}
         for folder in dict.fromkeys(one.folder for one in self.earlier):
             with suppress(FileNotFoundError), open(folder / name, newline="") as file:
-                lines += [line for line in csv.DictReader(file) if (line["run_id"], line["seed"]) in kept]
+                for line in csv.DictReader(file):  # the rows of some probes are of no seed
+                    mine = (line["run_id"], line["seed"]) in kept if "seed" in line else line["run_id"] in runs
+                    lines += [line] * mine
         return lines
 
     @property

@@ -71,7 +71,7 @@ def _judged(claims: list[Claim], runs: list[Run], looks: Sequence[int], at: int,
     """The run_ids that stand behind what a look leaves undecided, and what it decided in words."""
     collected = of_runs(runs, looks[: at + 1], reuse)
     try:
-        verdicts = decide(claims, collected.runs)
+        verdicts = decide(claims, collected.runs, collected.numbers(), list(looks))
         deciding = _deciding(claims, verdicts)
         behind = [_behind(claim, collected.runs) for claim, verdict in deciding if verdict.verdict in UNDECIDED]
     except UserError as error:  # such as a part of a study, which lacks what a claim is about
@@ -84,7 +84,7 @@ def _judged(claims: list[Claim], runs: list[Run], looks: Sequence[int], at: int,
 def _deciding(claims: list[Claim], verdicts: list[Verdict]) -> list[tuple[Claim, Verdict]]:
     """The claims that say whether a study goes on: its primary ones, where it has any."""
     every = list(zip(claims, verdicts, strict=True))
-    return [pair for pair in every if getattr(pair[1], "tier", None) == "primary"] or every
+    return [pair for pair in every if pair[0].primary] or every
 
 
 def _behind(claim: Claim, table) -> set[str]:

@@ -1,0 +1,25 @@
+"""The figures that a measurement has of its own, beside those that any study has."""
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from normbench.analysis import gradients_page
+from normbench.analysis.evidence import measured
+from normbench.analysis.study import Study
+from normbench.records.metrics import MEASUREMENTS
+
+# Measurement → page(runs, series, footer) → its figures, by the names of their files. To add one: a line here.
+PAGES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]]] = {
+    "gradients": gradients_page.figures,
+}
+
+
+def pages(study: Study, footer: str) -> dict[str, Figure]:
+    """The figures of the measurements whose outcomes a study's table has, by the names of their files."""
+    found: dict[str, Figure] = {}
+    for measurement, page in PAGES.items():
+        if measured(study.runs, [outcome.name for outcome in MEASUREMENTS[measurement]]):
+            found |= page(study.runs, study.series, footer)
+    return found
