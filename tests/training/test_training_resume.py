@@ -30,7 +30,7 @@ def test_so_it_is_under_every_technique(run, monkeypatch, tmp_path, technique, s
 
 def assert_goes_on(run, monkeypatch, tmp_path, options, stop_at):
     """Whether a run that is stopped when it is watched for the `stop_at`-th time ends as one that is not."""
-    whole, rows, _ = run(*options, output=tmp_path / "whole")
+    whole, rows, folder = run(*options, output=tmp_path / "whole")
     calls, poll = [0], Session.poll
 
     def stopping(session, state):
@@ -43,11 +43,12 @@ def assert_goes_on(run, monkeypatch, tmp_path, options, stop_at):
     with pytest.raises(Stopped) as stopped:
         run(*options, output=tmp_path / "resumed")
     assert stopped.value.exit_status == 143
-    resumed, resumed_rows, _ = run(*options, output=tmp_path / "resumed")
+    resumed, resumed_rows, other = run(*options, output=tmp_path / "resumed")
     assert calls[0] > stop_at
     assert "repeated" not in resumed
     assert resumed_rows == rows
     assert outcomes(resumed) == outcomes(whole)
+    assert (other / "correct.npz").read_bytes() == (folder / "correct.npz").read_bytes()
 
 
 def wait_for(path, process):
