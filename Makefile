@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 # DATA=patterns serves a machine without network; OUTPUT says where the runs go; STUDY and ARGS (further overrides) what
-# `make study` sweeps.
+# `make study` sweeps; REUSE=results/STUDY takes up the rows that are there.
 
 PYTHON ?= python3
 DATA ?= cifar10
@@ -8,6 +8,7 @@ OUTPUT ?= outputs
 STUDY ?= batch_size
 RESULTS ?= results/$(STUDY)
 ARGS ?=
+REUSE ?=
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
@@ -19,9 +20,9 @@ demo:  ## the batch_size study in small, from nothing to its figure
 
 # A sweep in which a run failed (exit status 1) still gets its tables and figures, where the failure shows.
 study: $(INSTALLED)  ## sweep a study on all cores; go on where it stopped; make its tables and figures
-	@status=0; $(RUN) -m normbench -m experiment=$(STUDY) hydra/launcher=joblib output=$(OUTPUT) $(ARGS) || status=$$?; \
+	@status=0; $(RUN) -m normbench -m experiment=$(STUDY) hydra/launcher=joblib output=$(OUTPUT) $(if $(REUSE),'reuse=[$(REUSE)]') $(ARGS) || status=$$?; \
 	test $$status -le 1 || exit $$status; \
-	$(RUN) scripts/collect.py $(STUDY) $(ARGS) --output $(OUTPUT) --to $(RESULTS) && \
+	$(RUN) scripts/collect.py $(STUDY) $(ARGS) --output $(OUTPUT) $(if $(REUSE),--reuse $(REUSE)) --to $(RESULTS) && \
 	$(RUN) scripts/table.py $(STUDY) --to $(RESULTS) && \
 	$(RUN) scripts/plot.py $(STUDY) --to $(RESULTS) && \
 	exit $$status

@@ -11,11 +11,10 @@ def run(*overrides: str) -> dict:
     """
     from normbench.config.overrides import normalize, plan
     from normbench.errors import InputError
-    from normbench.runs.planned import runs_of
-    from normbench.runs.sweep import run_alone
+    from normbench.runs.sweep import prepared, run_alone
 
     jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
     if len(jobs) > 1:
         raise InputError("overrides", " ".join(overrides), f"{len(jobs)} runs; a sweep is for the command line")
-    (planned,) = runs_of(jobs)
+    [planned], _ = prepared(jobs)
     return run_alone(planned)

@@ -51,23 +51,33 @@ def _main(command: list[str]) -> int:
             raise UserError(" ".join(str(error).split())) from None
         return 0
 
-    from normbench.runs.planned import check_networks, runs_of
+    from normbench.runs.planned import at_work, check_networks, looks_of
     from normbench.runs.report import print_plan, print_run, print_sweep
-    from normbench.runs.sweep import run_alone, run_sweep
+    from normbench.runs.sweep import prepared, run_alone, run_sweep
     from normbench.signals import Stopped
 
-    runs = runs_of(jobs)
-    check_networks(runs)  # every mistake of a sweep shows before its first run
+    looks = looks_of(jobs) if multirun else ()
+    runs, reuse = prepared(jobs)
+    check_networks(at_work(runs))  # every mistake of a sweep shows before its first run
+    sweep = [(at_work(runs), runs)]
+    if looks:
+        from normbench.runs.stages import stages  # with scipy, which takes its time to load
+
+        sweep = stages(runs, looks, reuse)
     try:
+        for todo, so_far in sweep if multirun else ():
+            runs = so_far
+            if not arguments.dry_run:
+                run_sweep(todo, for_hydra)
         if arguments.dry_run:
             from normbench.runs.estimate import estimates
 
-            print_plan(runs, estimates(runs))
+            print_plan(at_work(runs), estimates(at_work(runs)), sum(len(run.reused or ()) for run in runs))
             return 0
         if not multirun:
-            print_run(run_alone(runs[0]), runs[0].config)
+            [run] = runs
+            print_run(run_alone(run), run.config, [part.directory.path for part in run.work()])
             return 0
-        run_sweep(runs, for_hydra)
         return print_sweep(runs)
     except (Stopped, KeyboardInterrupt) as error:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)

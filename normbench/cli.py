@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -29,6 +29,8 @@ def study_command(doc: str, to: str, target: str = "a study, or a folder with ru
     parser = CommandLine(doc)
     parser.add_argument("target", help=target)
     parser.add_argument("--to", type=Path, help=to)
+    where = "only rows that have the value, or one of several with commas between; repeatable"
+    parser.add_argument("--where", action=Where, type=_condition, default={}, metavar="COLUMN=VALUE", help=where)
     return parser
 
 
@@ -53,6 +55,30 @@ def power(words: list[str]) -> int:
         raise UserError(f"{study.name}: no runs in {study.folder} yet; --like names a study whose runs tell the spread")
     print(foresight(study, similar, [int(n) for n in seeds.split(",") if n]))
     return 0
+
+
+class Where(Action):
+    """Gathers conditions: column → values."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        column, wanted = values
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, before | {column: [*before.get(column, []), *wanted]})
+
+
+def _condition(text: str) -> tuple[str, list]:
+    """`batch_size=2,8` → the column and its values, as a study's file has them."""
+    column, equals, values = text.partition("=")
+    if not (column and equals):
+        raise UserError(f"--where {text}: write column=value")
+    return column, [_value(value) for value in values.split(",")]
+
+
+def _value(text: str):
+    try:
+        return float(text)
+    except ValueError:
+        return {"null": None, "": None, "true": True, "false": False}.get(text, text)
 
 
 def one_line(main: Callable[[], None]) -> Callable[[], None]:

@@ -16,7 +16,7 @@ from normbench.cli import one_line, study_command
 @one_line
 def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the figures (results/STUDY)").parse_args()
-    study = study_of(arguments.target, arguments.to)
+    study = study_of(arguments.target, arguments.to, arguments.where)
     runs, footer = study.runs, f"{scale(study.runs, study.about.common)}; commit {commits(study.runs)}"
     wanted = figures_of(study.says("figure"))
     panels = wanted.get("panels") or default_panels(runs)

@@ -5,11 +5,13 @@ python scripts/table.py somewhere                       → somewhere/summary.md
 """
 
 from normbench.analysis.claims_table import worded
+from normbench.analysis.images import of_arms
 from normbench.analysis.rates import rates
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import summary
 from normbench.analysis.tables_io import write
 from normbench.cli import one_line, study_command
+from normbench.records.correct import correctness
 from normbench.records.directory import plainly
 from normbench.records.metrics import OVER
 
@@ -17,9 +19,9 @@ from normbench.records.metrics import OVER
 @one_line
 def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
-    study = study_of(arguments.target, arguments.to)
+    study = study_of(arguments.target, arguments.to, arguments.where)
     verdicts, about = study.verdicts(), study.about
-    text = summary(study.name, study.title, study.runs, verdicts, about)
+    text = summary(study.name, study.title, study.runs, verdicts, about, of_arms(correctness(study.folder)))
     if study.says("tunes") == "lr":
         table = rates(study.runs)
         if study.runs["status"].isin(OVER).all():

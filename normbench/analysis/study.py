@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,10 @@ from yaml import YAMLError
 
 from normbench.analysis.claims import Claim, Verdict, decide, parse_claims, parse_looks
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
+from normbench.analysis.evidence import select
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
-from normbench.errors import UserError
+from normbench.errors import UserError, choices_text
 from normbench.records.directory import plainly
 from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE, TRAIN, outcome_of
 
@@ -47,12 +49,14 @@ class Study:
     """name: of the study, or of a folder. folder: holds runs.csv, curves.csv and, of probes, series.csv; it takes
     what is made of them.
 
-    file: what the experiment file says; None for any folder, which has none.
+    file: what the experiment file says; None for any folder, which has none. where: column → values, of the rows that
+    are meant.
     """
 
     name: str
     folder: Path
     file: dict | None
+    where: Mapping[str, list] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -61,7 +65,8 @@ class Study:
         table = read(path)
         probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
         table = complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
-        return table[[c for c in table if not outcome_of(c).tested]] if self.validation_only else table
+        table = table[[c for c in table if not outcome_of(c).tested]] if self.validation_only else table
+        return chosen(table, self.where)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -134,18 +139,19 @@ class Study:
             raise UserError(f"{path}: not what scripts/collect.py wrote ({error})") from None
 
 
-def study_of(target: str, folder: Path | None) -> Study:
+def study_of(target: str, folder: Path | None, where: Mapping[str, list] | None = None) -> Study:
     """A study by its name, else a folder. folder: where its tables lie (by default results/NAME, or the folder).
+    where: as Study has it.
 
     Raises UserError for what is neither, and for an experiment file that is no YAML.
     """
     if target not in study_names() and Path(target).is_dir():
-        return Study(Path(target).resolve().name, folder or Path(target), None)
+        return Study(Path(target).resolve().name, folder or Path(target), None, where or {})
     try:
         file = OmegaConf.to_container(study_file(target))
     except YAMLError as error:
         raise UserError(f"experiment {target}: {' '.join(str(error).split())}") from None
-    return Study(target, folder or Path("results", target), file)
+    return Study(target, folder or Path("results", target), file, where or {})
 
 
 def other_primaries(study: Study) -> list[float]:
@@ -167,3 +173,13 @@ def other_primaries(study: Study) -> list[float]:
         else:
             found += [1.0] * len(primary)
     return found
+
+
+def chosen(table: pd.DataFrame, where: Mapping[str, list]) -> pd.DataFrame:
+    """The rows that have one of the values of each column, as --where asks. Raises UserError for an unknown column."""
+
+    def lacks(column, values):
+        told = f"--where {column}={','.join(map(str, values))}: the table has no such column"
+        return UserError(f"{told}; {choices_text(column, table.columns)}")
+
+    return select(table, where, lacks)

@@ -20,7 +20,7 @@ def read(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
     """A table that `write` wrote. Raises UserError where there is none, or not one with these columns."""
     if not path.is_file():
         raise UserError(f"{path}: no such table; scripts/collect.py writes it")
-    types = {"diverged_epoch": "Int64", "seed": "Int64", "error": object}
+    types = {"diverged_epoch": "Int64", "seed": "Int64", "error": object, "commit": object}
     try:
         table = pd.read_csv(path, dtype=types)
     except (ValueError, UnicodeDecodeError) as error:

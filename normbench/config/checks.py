@@ -39,6 +39,11 @@ def text(v) -> str | None:
     return None if isinstance(v, str) and v else "must be a name"
 
 
+def folders(v) -> str | None:
+    names = v if isinstance(v, list) else [v]
+    return None if names and not any(map(text, names)) else "must be a folder, or a list of them"
+
+
 def optional(check: Check) -> Check:
     def checked(v):
         wrong = None if v is None else check(v)

@@ -47,10 +47,11 @@ def train(config, task, session) -> tuple[list[dict], list[dict]]:
     training.clock.pause()
     entries = training.entries()
     right, took = plain(task, network, entries, poll, training.clock)
+    session.correct(entries, right)
     if VIEWS[config.augment.tta] is not None:
-        averaged(config, task, network, entries, poll, training.clock, right, took)
+        session.correct(entries, averaged(config, task, network, entries, poll, training.clock, right, took), "_tta")
     if config.evaluation.precise_images and has_running_statistics(network.model):
-        precise(config, task, network, entries, poll, training.clock)
+        session.correct(entries, precise(config, task, network, entries, poll, training.clock), "_precise")
     cost(config, entries, training.clock)
     if config.evaluation.suggest_lr:
         suggest_lr(config, task, entries, poll)
@@ -179,7 +180,7 @@ def plain(task, network, entries, poll, clock, suffix="", views=None) -> tuple[l
     return [found["right"] for found in scores], took
 
 
-def averaged(config, task, network, entries, poll, clock, right, took) -> None:
+def averaged(config, task, network, entries, poll, clock, right, took) -> list[torch.Tensor]:
     """The same under test-time augmentation. right, took: of the plain evaluation."""
     other_right, tta_took = plain(task, network, entries, poll, clock, "_tta", VIEWS[config.augment.tta])
     for entry, mine, other in zip(entries, right, other_right, strict=True):
@@ -187,9 +188,10 @@ def averaged(config, task, network, entries, poll, clock, right, took) -> None:
         counts = {"tta_gained": (other & ~mine).sum().item(), "tta_lost": (mine & ~other).sum().item()}
         entry |= dict.fromkeys(counts) if entry["status"] == "diverged" else counts
         entry["tta_cost"] = round(tta_took / took, 3)
+    return other_right
 
 
-def precise(config, task, network, entries, poll, clock) -> None:
+def precise(config, task, network, entries, poll, clock) -> list[torch.Tensor]:
     """The same under the exact moments of the features over training images, in place of the running averages."""
 
     def population():
@@ -200,7 +202,7 @@ def precise(config, task, network, entries, poll, clock) -> None:
                 network.model(x)
 
     with precise_statistics(network.model, population):
-        plain(task, network, entries, poll, clock, "_precise")
+        return plain(task, network, entries, poll, clock, "_precise")[0]
 
 
 def cost(config, entries, clock) -> None:

@@ -5,14 +5,16 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from normbench.errors import UserError
+from normbench.records.correct import FILE, packed
 from normbench.records.metrics import METRICS
 
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
@@ -23,7 +25,7 @@ class Busy(UserError):
 
 
 class RunDirectory:
-    """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/ and, last, result.json."""
+    """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/, correct.npz, result.json."""
 
     def __init__(self, output: str | Path, run_id: str):
         self.path = Path(output) / run_id
@@ -50,6 +52,13 @@ class RunDirectory:
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
 
+    def environment(self) -> dict:
+        """What env.json says; nothing where there is none."""
+        try:
+            return json.loads((self.path / "env.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
     def status(self) -> str:
         """finished, diverged, failed, running (some process holds it), stopped, or missing (never begun)."""
         if result := self.result():
@@ -70,7 +79,7 @@ class RunDirectory:
     def forget(self, everything: bool) -> None:
         """Forget an earlier failure, to try again from its checkpoint; or everything, to run again from the start."""
         with plainly(self.path):
-            for name in ("result.json", "checkpoint.pt", "metrics.csv") if everything else ("result.json",):
+            for name in ("result.json", "checkpoint.pt", "metrics.csv", FILE) if everything else ("result.json",):
                 (self.path / name).unlink(missing_ok=True)
             if everything:
                 for events in (self.path / "tensorboard").glob("events.*"):
@@ -92,6 +101,11 @@ class RunDirectory:
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda row: [row.get(place, 0) for place in ("seed", "epoch", "step")]))
         self._write("metrics.csv", text.getvalue())
+
+    def write_correct(self, right: Mapping[str, np.ndarray]) -> None:
+        """correct.npz, where there is anything in it: which test images each replicate told rightly, by name."""
+        if right:
+            self._write(FILE, packed(right))
 
     def write_result(self, result: dict) -> None:
         self._write("result.json", _json(result))

@@ -1,38 +1,35 @@
 """From folders of runs to one table: a row a replicate, whatever became of it."""
 
-import csv
-import json
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, of_configuration
 from normbench.analysis.evidence import best, counted
 from normbench.analysis.statistics import mcnemar
 from normbench.config.files import GROUPS, choices, default_leaves, study_file, study_names
-from normbench.config.identity import identity, unnamed
-from normbench.config.keys import BY_MACHINE, KEYS
 from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
 from normbench.facts import facts_of
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import (
-    CURVES,
     HEADLINE,
     OBJECTIVE,
     OVER,
     PEAK_MEMORY,
-    TRAIN,
     of_measurements,
     whole,
 )
-from normbench.runs.planned import runs_of
+from normbench.runs.planned import Run, block, looks_of, runs_of
+from normbench.runs.reuse import Reuse, reuse_of
+from normbench.runs.seeds import Shelf, carried, placed
+from normbench.runs.series import curves, series
+from normbench.words import typed
 
 # What a command says of its machine alone.
 FOLDERS = r" (output|data\.root)=\S+"
@@ -43,106 +40,207 @@ WHOLE = (
     "epochs",
     "threads",
 )
-Found = list[tuple[dict, RunDirectory, str | None]]  # configuration, folder and study of each run
+# What tells runs of the same settings and seeds apart: which of them a row is of, where there are several.
+REPEAT = "repeat"
+# Not a column of its own: another one says it, or it is no setting.
+UNNAMED = ("device", "evaluation.batch_size")  # of what a machine settles, what is part of no run's name
+OWN = (*CONFIGURATION.values(), "stack", "seed", "replicates", "evaluation.suggest_lr")
 
 
-def collect(target: str, output: str = "outputs", overrides: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The runs and the learning curves of a study, or of every run in a folder; parameters and errors of `find`."""
-    return tables(find(target, output, overrides))
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: a run, or rows of an earlier table. leaves: of the configuration, as
+    `seeds.leaves_of` has them.
+
+    placed: the same with what its machine settled. seeds: those of the run that are meant, None for all. rows: those of
+    the table.
+    """
+
+    leaves: dict
+    placed: dict
+    directory: RunDirectory
+    study: str | None = None
+    seeds: frozenset[int] | None = None
+    rows: tuple[dict, ...] = ()
 
 
-def find(target: str, output: str = "outputs", overrides: Sequence[str] = ()) -> Found:
-    """The runs of a study, or of every run in a folder.
+@dataclass(frozen=True)
+class Collection:
+    """What there is of a study, or in a folder. reuse: the earlier tables, or None."""
+
+    sources: list[Source]
+    reuse: Reuse | None = None
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row a replicate, in an order that the content fixes."""
+        outcomes = [outcome.name for outcome in of_measurements(one.leaves[MEASUREMENT] for one in self.sources)]
+        rows = [row for source in self.sources for row in _rows(source, outcomes)]
+        differing = _differing([source.leaves for source in self.sources])
+        known = ["study", "run_id", "seed", *CONFIGURATION, *differing, REPEAT, "status", *outcomes, PEAK_MEMORY.name]
+        known += [*ENVIRONMENT, "error"]
+        table = pd.DataFrame(
+            [{key: _scalar(row["leaves"].get(key)) for key in differing} | row for row in rows],
+            columns=[*known[:-1], *_others(self.sources, known), "error"],
+        )
+        for column in (*WHOLE, *whole(outcomes)):
+            table[column] = table[column].astype("Int64")
+        table[REPEAT] = _repeats(table, [row["order"] for row in rows])
+        if not table[REPEAT].gt(1).any():
+            del table[REPEAT]
+        if "regret" in outcomes:
+            table["regret"] = _regret(table)
+        return table
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """The learning curves of all trainings: a row an epoch and replicate."""
+        return curves(self.sources, self.reuse)
+
+    def numbers(self) -> pd.DataFrame:
+        """The curves, whose cells are text, as reading their file gives them."""
+        return self.curves.apply(lambda column: column if column.name == "run_id" else pd.to_numeric(column))
+
+    @cached_property
+    def series(self) -> pd.DataFrame:
+        """The series of all probes: run_id and the columns of their metrics.csv."""
+        return series(self.sources, self.reuse)
+
+    @property
+    def configurations(self) -> dict[str, dict]:
+        """run_id → what its configuration is, as `placed` has it, of the runs that are there."""
+        return {one.directory.path.name: one.placed for one in self.sources if one.rows or one.directory.path.is_dir()}
+
+
+def collect(
+    target: str, output: str = "outputs", overrides: Sequence[str] = (), reuse: Iterable[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables that `gather` finds: (runs, a row a replicate; curves, a row an epoch and replicate)."""
+    found = gather(target, output, overrides, reuse)
+    return found.runs, found.curves
+
+
+def gather(
+    target: str, output: str = "outputs", overrides: Sequence[str] = (), reuse: Iterable[str] = ()
+) -> Collection:
+    """The runs of a study, or every run in a folder.
 
     target: the name of a study (its runs are sought in the folder `output`; those never begun have status missing), or
-    a folder of runs. overrides: those that the study was swept with. Raises UserError where there is none.
+    a folder of runs. overrides: those that the study was swept with. reuse: folders of results whose rows count as they
+    are. Raises UserError where there is nothing to collect.
     """
+    earlier = reuse_of(reuse)
     if target not in study_names() and Path(target).is_dir():
-        found = [(_leaves(config, directory), directory, None) for directory, config in _folders(target)]
+        if earlier:
+            raise UserError(f"--reuse: {target} is a folder; the rows of a study alone are known to be of its runs")
+        found = [Source(_named_leaves(one.leaves), one.leaves, one.directory, one.study) for one in Shelf(target).all()]
         if not found:
             raise UserError(f"{target}: no folder in it is a run")
-        return found
+        return Collection(found)
     study_file(target)
-    found = _planned(target, output, overrides)
-    if all(directory.status() == "missing" for _, directory, _ in found):
-        raise UserError(f"{output}: none of the {len(found)} runs of {target} is there; sweep first, or give --output")
+    jobs, _, _ = plan(normalize([f"experiment={target}", f"output={output}", *overrides]), multirun=True)
+    runs = runs_of(jobs)
+    collection = of_runs(runs, looks_of(jobs), earlier, target)
+    if all(row == "missing" for row in collection.runs["status"]):
+        raise UserError(f"{output}: none of the {len(runs)} runs of {target} is there; sweep first, or give --output")
+    return collection
+
+
+def of_runs(runs: list[Run], looks: Sequence[int] = (), reuse: Reuse | None = None, study: str | None = None):
+    """The Collection of planned runs, whatever runs have their seeds; of further looks the seeds that are there."""
+    shelf, sources, taken = cache(Shelf), [], set()
+    for run in carried(runs, reuse, shelf, reading=True):
+        sources += _reused(run, set(run.seeds), reuse, study, taken)
+        sources += _sources(run, set(run.seeds), shelf, study, taken)
+        if looks[1:]:
+            [further] = carried([block(run, run.config.seed, looks[-1])], reuse, shelf, reading=True)
+            beyond = set(further.seeds).difference(run.seeds)
+            sources += _reused(further, beyond, reuse, study, taken)
+            sources += [one for one in _sources(further, beyond, shelf, study, taken) if one.directory.path.is_dir()]
+    return Collection(sources, reuse)
+
+
+def _reused(run: Run, seeds: set[int], reuse: Reuse | None, study: str | None, taken: set) -> list[Source]:
+    """Those of the rows of earlier tables. taken: the run and seed of each row so far."""
+    by_run: dict[str, list] = {}
+    for seed, row in (run.reused or {}).items():
+        if seed in seeds and (row["run_id"], seed) not in taken:
+            by_run.setdefault(row["run_id"], []).append(row)
+            taken.add((row["run_id"], seed))
+    found = []
+    for run_id, rows in by_run.items():
+        leaves = reuse.leaves(rows[0])
+        found.append(Source(_named_leaves(leaves), leaves, RunDirectory("", run_id), study, None, tuple(rows)))
     return found
 
 
-def tables(found: Found) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(runs, a row a replicate; curves, a row an epoch and replicate), both in an order that the content fixes."""
-    outcomes = [outcome.name for outcome in of_measurements(leaves[MEASUREMENT] for leaves, _, _ in found)]
-    rows = [row for leaves, directory, study in found for row in _rows(leaves, directory, study, outcomes)]
-    own = (*CONFIGURATION.values(), "stack", "seed", "replicates", "evaluation.suggest_lr")
+def _sources(run: Run, seeds: set[int], shelf, study: str | None, taken: set) -> list[Source]:
+    """Those of the runs that have some of the seeds. taken: likewise."""
+    found = []
+    for part in run.work():
+        mine = frozenset(seed for seed in seeds.intersection(part.seeds) if (part.name, seed) not in taken)
+        if not mine:
+            continue
+        taken.update((part.name, seed) for seed in mine)
+        there = shelf(run.config.output).at(part.directory.path) if part.directory.path.is_dir() else None
+        leaves = placed(part.config) if there is None or part.name == run.name else there.leaves
+        found.append(Source(_named_leaves(leaves), leaves, part.directory, study, mine))
+    return found
+
+
+def _named_leaves(there: dict) -> dict:
+    """What determines a run's results, without what names no run."""
+    return {key: value for key, value in there.items() if key not in UNNAMED}
+
+
+def _differing(every: list[dict]) -> list[str]:
+    """The keys by whose values runs differ and that have columns of their own."""
     values: dict[str, set] = {}
-    for leaves, _, _ in found:
+    for leaves in every:
         for key, value in leaves.items():
             values.setdefault(key, set()).add(str(value))
-    differing = sorted(key for key, different in values.items() if len(different) > 1 and key not in own)
-    every = [leaves for leaves, _, _ in found]
-    differing = [key for key in differing if not _named(key, every)]
-    columns = ["study", "run_id", "seed", *CONFIGURATION, *differing, "status", *outcomes, PEAK_MEMORY.name]
-    table = pd.DataFrame(
-        [{**row, **{key: _scalar(row["leaves"].get(key)) for key in differing}} for row in rows],
-        columns=[*columns, *ENVIRONMENT, "error"],
-    )
-    for column in (*WHOLE, *whole(outcomes)):
-        table[column] = table[column].astype("Int64")
-    if "regret" in outcomes:
-        table["regret"] = _regret(table)
-    return table, _curves(found)
+    differing = sorted(key for key, different in values.items() if len(different) > 1 and key not in OWN)
+    return [key for key in differing if not _named(key, every)]
 
 
-def _leaves(config, directory: RunDirectory | None = None) -> dict[str, object]:
-    """The identity of a run, without what follows from the rest of it, as it does where the user leaves it alone."""
-    leaves = unnamed(config) | identity(config, _environment(directory).get("processes", 1) if directory else 1)
-    return leaves | {
-        key.name: key.alone
-        for key in KEYS.values()
-        if key.name in leaves and not key.by_machine and key.followed(leaves[key.name], config)
-    }
+def _others(sources: list[Source], known: list[str]) -> list[str]:
+    """The columns of earlier tables that are neither known now nor a key: outcomes of another version."""
+    keys = {key for source in sources for key in source.leaves}
+    columns = dict.fromkeys(column for source in sources for row in source.rows for column in row)
+    return [column for column in columns if column not in known and column not in keys and column != REPEAT]
 
 
-def _folders(folder) -> list[tuple[RunDirectory, object]]:
-    """The runs of a folder, by name, each with its configuration."""
-    found = []
-    for path in sorted(path.parent for path in Path(folder).glob("[!.]*/config.yaml")):
-        try:
-            config = OmegaConf.load(path / "config.yaml")
-            if {"model", "norm", "optim", "seed", "replicates"} <= set(config):
-                found.append((RunDirectory(path.parent, path.name), config))
-        except (YAMLError, TypeError):  # somebody else's
-            continue
-    return found
+def _repeats(table: pd.DataFrame, order: list[tuple]) -> pd.Series:
+    """Of the rows of the same settings and seed which one each is, counted from 1 in the given order."""
+    keys = [column for column in of_configuration(table) if column != REPEAT]
+    ordered = table.loc[sorted(table.index, key=lambda index: order[index])]
+    counts = ordered.astype(dict.fromkeys(keys, str)).groupby([*keys, "options", "seed"], dropna=False).cumcount()
+    return counts.reindex(table.index) + 1
 
 
-def _planned(study: str, output: str, overrides: Sequence[str]) -> list[tuple[dict, RunDirectory, str]]:
-    """The runs that a study plans, in its order; those that another machine has settled otherwise are found as well."""
-    jobs, _, _ = plan(normalize([f"experiment={study}", f"output={output}", *overrides]), multirun=True)
-    runs = runs_of(jobs)
-    planned = {run.directory.path for run in runs}
-    elsewhere: dict[str, tuple] = {}
-    if any(not run.directory.path.is_dir() for run in runs):
-        for directory, config in _folders(output):
-            if directory.path not in planned:
-                key, over = _essence(_leaves(config)), directory.status() in OVER
-                if over or key not in elsewhere:
-                    elsewhere[key] = (_leaves(config, directory), directory)
-    found = []
-    for run in runs:
-        leaves, directory = _leaves(run.config), run.directory
-        if not directory.path.is_dir():
-            leaves, directory = elsewhere.pop(_essence(leaves), (leaves, directory))
-        found.append((leaves, directory, study))
-    return found
+def doubles(runs: pd.DataFrame) -> list[str]:
+    """A line for each of the settings that have a seed twice: the settings, the seeds and the runs."""
+    if REPEAT not in runs:
+        return []
+    keys = [column for column in of_configuration(runs) if column != REPEAT]
+    shown = [key for key in keys if key == "method" or runs[key].nunique(dropna=False) > 1]
+    lines: dict[tuple, list] = {}
+    for _, group in runs.groupby([*keys, "options", "seed"], dropna=False, sort=False):
+        if len(group) > 1:
+            first = group.iloc[0]
+            words = " ".join(f"{key}={typed(first[key])}" for key in shown)
+            lines.setdefault((words, *group.sort_values(REPEAT)["run_id"]), []).append(int(first["seed"]))
+    return [
+        f"{words}: seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} of several runs, which the column "
+        f"{REPEAT} tells apart: {', '.join(names)}"
+        for (words, *names), seeds in lines.items()
+    ]
 
 
-def _essence(leaves: dict) -> str:
-    """A run's identity less what its machine settled, which one that has not run it cannot tell."""
-    return str(sorted((key, str(value)) for key, value in leaves.items() if key not in BY_MACHINE))
-
-
-def _rows(leaves: dict, directory: RunDirectory, study: str | None, outcomes: list[str]) -> list[dict]:
+def _rows(source: Source, outcomes: list[str]) -> list[dict]:
+    leaves, directory = source.leaves, source.directory
+    if source.rows:
+        return [row | {"leaves": leaves, "order": _order(source, row["status"], row["run_id"])} for row in source.rows]
     result = directory.result()
     status = result["status"] if result else directory.status()
     if result is None and status in OVER:  # it ended this moment
@@ -150,9 +248,10 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None, outcomes: li
     result = result or {}
     environment = _environment(directory)
     common = {
-        "study": study or _study(directory),
+        "study": source.study,
         "run_id": directory.path.name,
         "leaves": leaves,
+        "order": _order(source, status, directory.path.name),
         "options": _options(leaves),
         "stats_batch": _stats_batch(leaves),
         PEAK_MEMORY.name: result.get(PEAK_MEMORY.name),
@@ -167,7 +266,13 @@ def _rows(leaves: dict, directory: RunDirectory, study: str | None, outcomes: li
         {**common, "seed": seed, "status": status, **{key: by_seed.get(seed, {}).get(key) for key in outcomes}}
         | ({"status": by_seed[seed]["status"]} if seed in by_seed else {})
         for seed in seeds
+        if source.seeds is None or seed in source.seeds
     ]
+
+
+def _order(source: Source, status: str, run_id: str) -> tuple:
+    """Of several rows of a seed the first is one that is over, was reused, is of many seeds, and of the first."""
+    return status not in OVER, not source.rows, -source.leaves["replicates"], source.leaves["seed"], run_id
 
 
 def _derived(entry: dict) -> dict:
@@ -212,10 +317,6 @@ def _regret(table: pd.DataFrame) -> pd.Series:
     return regret
 
 
-def _study(directory) -> str | None:
-    return OmegaConf.load(directory.path / "config.yaml").get("study")
-
-
 def _options(leaves: dict) -> str:
     """The options of the method: `eps=1e-05 num_groups=8`."""
     options = {key.removeprefix("norm."): value for key, value in leaves.items() if key.startswith("norm.")}
@@ -233,26 +334,10 @@ def _stats_batch(leaves: dict) -> float | None:
 
 def _environment(directory: RunDirectory) -> dict:
     """What env.json says, and torch's version; the command without the folders of the machine it was given on."""
-    try:
-        env = json.loads((directory.path / "env.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    env = directory.environment()
+    if not env:
         return {}
     return {**env, "torch": env["packages"]["torch"], "command": re.sub(FOLDERS, "", env["command"])}
-
-
-def _curves(found) -> pd.DataFrame:
-    """The learning curves of all trainings, run by run; with steps where one was validated between epochs.
-
-    The series of a probe stays in the folder of its run.
-    """
-    columns = list(CURVES)
-    if any(leaves["evaluation.every_steps"] is not None for leaves, _, _ in found):
-        columns.insert(columns.index("epoch") + 1, "step")
-    rows = []
-    for directory in {d.path: d for leaves, d, _ in found if leaves[MEASUREMENT] == TRAIN}.values():
-        with suppress(OSError), open(directory.path / "metrics.csv", newline="") as lines:  # there may be none yet
-            rows += [row | {"run_id": directory.path.name} for row in csv.DictReader(lines)]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def _scalar(value):

@@ -1,43 +1,123 @@
 """The runs of a command, as they are planned: each resolved once, with its name and its folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from omegaconf import OmegaConf
 
 from normbench.config.identity import run_id
 from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
 from normbench.config.sizes import samples_per_epoch
+from normbench.errors import InputError
 from normbench.processes import launched
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import OVER
+from normbench.words import typed
 
 
 @dataclass
 class Run:
-    """One run of a sweep. name: its run_id; error: why it failed, where that is not in its folder."""
+    """One run of a sweep. name: its run_id; error: why it failed, where that is not in its folder.
+
+    parts: the runs that its seeds are of, where other runs have some of them; None: it has them all itself.
+    reused: seed → the row of an earlier table that counts for it. `normbench.runs.seeds` settles both.
+    """
 
     job: Job
     config: object
     name: str
     error: str | None = None
+    parts: list["Run"] | None = None
+    reused: dict[int, dict] | None = None
 
     @property
     def directory(self) -> RunDirectory:
         return RunDirectory(self.config.output, self.name)
 
     @property
+    def seeds(self) -> range:
+        return range(self.config.seed, self.config.seed + self.config.replicates)
+
+    @property
     def images(self) -> int:
         """Training images it processes, replicates counted: the measure of its work."""
         return self.config.epochs * samples_per_epoch(self.config) * self.config.replicates
+
+    def work(self) -> list["Run"]:
+        """The runs that do it: those of its parts, or it alone."""
+        return [self] if self.parts is None else self.parts
+
+    def result(self) -> dict | None:
+        """What result.json says, as if the seeds were of one run. None while a part is not over; one that failed."""
+        if self.parts is None:
+            return self.directory.result()
+        results = [part.directory.result() for part in self.parts]
+        for result in results:
+            if result is None or result["status"] not in OVER:
+                return result
+        return whole(self, results)
+
+
+def whole(run: Run, results: list[dict]) -> dict:
+    """The results of the parts of a run, and the rows that it reuses, as one: its own seeds, each once."""
+    entries = dict(run.reused or {})
+    for entry in (entry for result in results for entry in result["replicates"] if entry["seed"] in run.seeds):
+        entries.setdefault(entry["seed"], entry)
+    lost = all(entry["status"] == "diverged" for entry in entries.values())
+    earlier = sum((row.get("seconds") or 0) / (row.get("stack") or 1) for row in (run.reused or {}).values())
+    return {
+        **{key: value for result in results[:1] for key, value in result.items() if key != "repeated"},
+        "run_id": run.name,
+        "status": "diverged" if lost else "finished",
+        "seconds": earlier + sum(result["seconds"] for result in results),
+        "replicates": [entries[seed] for seed in sorted(entries)],
+    }
 
 
 def runs_of(jobs: list[Job]) -> list[Run]:
     """The runs of a sweep, each once. Raises InputError for the first mistake in any of their configurations."""
     runs = {}
     for job in jobs:
-        config = resolve(job.config, launched())
-        run = Run(job, config, run_id(config, launched()))
+        run = _run(job)
         runs.setdefault(str(run.directory.path), run)
     return list(runs.values())
+
+
+def _run(job: Job) -> Run:
+    config = resolve(job.config, launched())
+    return Run(job, config, run_id(config, launched()))
+
+
+def block(run: Run, first: int, count: int, **more) -> Run:
+    """The run of the same configuration with `count` seeds from `first` on. more: keys and values beside those."""
+    keys = {"seed": first, "replicates": count, **more}
+    config = OmegaConf.merge(run.job.config, keys)
+    others = [word for word in run.job.overrides if word.partition("=")[0] not in keys]
+    return _run(Job((*others, *(f"{key}={value}" for key, value in keys.items())), config))
+
+
+def looks_of(jobs: Sequence[Job]) -> tuple[int, ...]:
+    """The looks of the study that these are the runs of: numbers of seeds; none where it has none.
+
+    Raises InputError for what is no plan, and for other replicates than those of the first look.
+    """
+    given = OmegaConf.to_container(jobs[0].config).get("looks")
+    if given is None:
+        return ()
+    from normbench.analysis.claims import parse_looks  # with scipy, which takes its time to load
+
+    looks = parse_looks(given)
+    for job in jobs:
+        if job.config.replicates != looks[0]:
+            wrong = f"the study is judged at {typed(given)} seeds: leave replicates out, or add looks=null"
+            raise InputError("replicates", job.config.replicates, wrong)
+    return looks
+
+
+def at_work(runs: list[Run]) -> list[Run]:
+    """The runs that do these, each once."""
+    return list({str(part.directory.path): part for run in runs for part in run.work()}.values())
 
 
 def check_networks(runs: list[Run]) -> None:

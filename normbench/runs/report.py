@@ -1,5 +1,6 @@
 """What a command prints at the end: the result of a run, the table of a sweep."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -7,7 +8,7 @@ from rich.table import Table
 
 from normbench.processes import first
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
-from normbench.runs.planned import Run
+from normbench.runs.planned import Run, at_work
 from normbench.words import duration
 
 
@@ -65,8 +66,8 @@ def statuses(result: dict) -> str:
     return ", ".join(f"{words.count(word)} {word}" for word in OVER if word in words)
 
 
-def print_run(result: dict, config) -> None:
-    """The result of a single run: a row a replicate."""
+def print_run(result: dict, config, folders: Sequence[Path] | None = None) -> None:
+    """The result of a single run: a row a replicate. folders: of the runs that have its seeds; its own by default."""
     if not first():
         return
     console = _console()
@@ -90,7 +91,8 @@ def print_run(result: dict, config) -> None:
             console.print(f"seed {entry['seed']}: {line}", highlight=False)
     if result.get("repeated"):
         console.print("This run was finished already; force=true runs it again.")
-    console.print(str(Path(config.output) / result["run_id"]), soft_wrap=True, highlight=False)
+    for folder in folders or [Path(config.output) / result["run_id"]]:
+        console.print(str(folder), soft_wrap=True, highlight=False)
 
 
 def _text(value: float | None, digits: str) -> str:
@@ -142,9 +144,9 @@ def print_sweep(runs: list[Run]) -> int:
     for run in runs:
         typed = _typed(run)
         row = [typed.get(key, "") for key in keys]
-        result = run.directory.result()
-        if run.error or result is None or result["status"] == "failed":
-            error = run.error or (result or {}).get("error")
+        result, error = run.result(), next((part.error for part in run.work() if part.error), None)
+        if error or result is None or result["status"] == "failed":
+            error = error or (result or {}).get("error")
             status = "failed" if error else "not finished"
             messages.append(f"{run.name}: " + " ".join((error or status).split()))
             counts[status] = counts.get(status, 0) + 1
@@ -163,7 +165,7 @@ def print_sweep(runs: list[Run]) -> int:
             duration(result["seconds"]),
         )
     if first():
-        folders = [str(run.directory.path) for run in runs]
+        folders = [str(run.directory.path) for run in at_work(runs)]
         console.print(table)
         console.print(
             f"{len(runs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
@@ -174,10 +176,11 @@ def print_sweep(runs: list[Run]) -> int:
     return 1 if messages else 0
 
 
-def print_plan(runs: list[Run], estimates: list[float | None]) -> None:
+def print_plan(runs: list[Run], estimates: list[float | None], reused: int = 0) -> None:
     """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take.
 
-    estimates: seconds that each run takes from its start, None where that is not known.
+    runs: those at work. estimates: seconds that each takes from its start, None where that is not known. reused:
+    replicates that a table has.
     """
     console, left, counts, unknown = _console(), 0.0, {}, 0
     swept = _swept(runs)
@@ -198,7 +201,8 @@ def print_plan(runs: list[Run], estimates: list[float | None]) -> None:
     )
     untimed = f"{unknown} runs left whose time is not known" if unknown else ""
     console.print(
-        f"{len(runs)} runs: "
+        (f"{reused} replicates are rows of the tables reused; " if reused else "")
+        + f"{len(runs)} runs: "
         + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
         + "; "
         + " and ".join(filter(None, (trained, untimed)))

@@ -77,6 +77,7 @@ def _conclude(config, directory: RunDirectory, session: Session, memory: float) 
         session.write_rows()
         if session.board is not None:
             session.board.hparams(config, result)
+        directory.write_correct(session.right())
         directory.write_result(result)
     return result
 

@@ -1,4 +1,4 @@
-"""The series of probes in one table: what each layer, rate or input had to say, run by run."""
+"""The series of runs as tables, with the rows of their metrics.csv: learning curves; what probes had to say."""
 
 import csv
 from contextlib import suppress
@@ -6,19 +6,42 @@ from contextlib import suppress
 import pandas as pd
 
 from normbench.analysis.columns import MEASUREMENT
-from normbench.records.metrics import COLUMNS, TRAIN
+from normbench.records.metrics import COLUMNS, CURVES, TRAIN
 
 
-def series(found) -> pd.DataFrame:
+def curves(sources: list, reuse=None) -> pd.DataFrame:
+    """The learning curves of all trainings, run by run, as text; with steps where one was validated between epochs.
+
+    sources: as collect.Collection has them. reuse: the earlier tables, or None.
+    """
+    columns = list(CURVES)
+    if any(source.leaves["evaluation.every_steps"] is not None for source in sources):
+        columns.insert(columns.index("epoch") + 1, "step")
+    trained = [source for source in sources if source.leaves[MEASUREMENT] == TRAIN]
+    return pd.DataFrame(_lines(trained, reuse, "curves.csv"), columns=columns)
+
+
+def series(sources: list, reuse=None) -> pd.DataFrame:
     """The rows of metrics.csv of all runs that measure something else than a training, with their run_id, as text.
 
-    found: configuration, folder and study of each run, as `collect.find` gives it. The columns are those of the
-    measurements that there are; without a row of any the table is empty.
+    The columns are those of the measurements that there are; without a row of any the table is empty.
     """
-    probes = {d.path: (leaves[MEASUREMENT], d) for leaves, d, _ in found if leaves[MEASUREMENT] != TRAIN}
-    columns = dict.fromkeys(column for name, _ in probes.values() for column in COLUMNS.get(name, ()))
-    rows = []
-    for _, directory in probes.values():
-        with suppress(OSError), open(directory.path / "metrics.csv", newline="") as lines:  # there may be none yet
-            rows += [row | {"run_id": directory.path.name} for row in csv.DictReader(lines)]
-    return pd.DataFrame(rows, columns=["run_id", *columns])
+    probes = [source for source in sources if source.leaves[MEASUREMENT] != TRAIN]
+    names = dict.fromkeys(source.leaves[MEASUREMENT] for source in probes)
+    columns = dict.fromkeys(column for name in names for column in COLUMNS.get(name, ()))
+    return pd.DataFrame(_lines(probes, reuse, "series.csv"), columns=["run_id", *columns])
+
+
+def _lines(sources: list, reuse, table: str) -> list[dict]:
+    """The rows of the sources' series: of their folders, and of a table beside the rows that are reused."""
+    by_run: dict[str, list[dict]] = {source.directory.path.name: [] for source in sources}
+    kept = [(row["run_id"], row["seed"]) for source in sources for row in source.rows]
+    for line in reuse.series(table, kept) if reuse else []:
+        by_run[line["run_id"]].append(line)
+    for source in (one for one in sources if not one.rows):
+        name, seeds = source.directory.path.name, source.seeds
+        with suppress(OSError), open(source.directory.path / "metrics.csv", newline="") as file:  # there may be none
+            for line in csv.DictReader(file):
+                if seeds is None or "seed" not in line or int(line["seed"]) in seeds:
+                    by_run[name].append(line | {"run_id": name})
+    return [line for lines in by_run.values() for line in lines]

@@ -10,27 +10,49 @@ import time
 import traceback
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from normbench.config.files import conf_dir
 from normbench.config.identity import run_id
+from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
 from normbench.errors import UserError
 from normbench.processes import first, launched
 from normbench.records.directory import Busy, plainly
 from normbench.records.metrics import OVER
 from normbench.runs import launchers
-from normbench.runs.planned import Run, left
+from normbench.runs.planned import Run, left, runs_of, whole
 from normbench.runs.report import print_line
+from normbench.runs.seeds import carried
 from normbench.signals import Stopped
 from normbench.words import duration
+
+if TYPE_CHECKING:
+    from normbench.runs.reuse import Reuse
 
 POLL_SECONDS = 2.0  # between looks at the folders while other processes work
 
 
+def prepared(jobs: list[Job]) -> tuple[list[Run], "Reuse | None"]:
+    """The runs of a command, with the parts that have their seeds; and the tables that it reuses."""
+    reuse, values = None, [job.config.reuse for job in jobs]
+    if any(values):
+        from normbench.runs.reuse import reuse_of  # with pandas, which takes its time to load
+
+        reuse = reuse_of(values)
+    return carried(runs_of(jobs), reuse), reuse
+
+
 def run_alone(run: Run) -> dict:
-    """What is left of one run, in this process; returns the content of result.json. Raises what `execute` does."""
+    """What is left of one run, in this process; returns the content of result.json. Raises what `execute` does.
+
+    Where other runs have some of its seeds it is what result.json would say of them all.
+    """
+    if run.parts is not None:
+        results = [run_alone(part) for part in run.parts]
+        return whole(run, results) | ({"repeated": True} if all(result.get("repeated") for result in results) else {})
     # torchrun's processes must all do the same: there, the run itself looks.
     result = None if launched() > 1 or run.config.force else run.directory.result()
     if result and result["status"] in OVER:
@@ -45,6 +67,8 @@ def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
 
     Runs that another process is working on are waited for, and taken over if it stops. Raises Stopped after a signal.
     """
+    if not runs:  # reused, all of them
+        return
     todo = left(runs)
     watch = Watch(runs, todo)
     while todo:

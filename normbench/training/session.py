@@ -1,6 +1,10 @@
 """What a measurement works with: the state that an earlier session kept, checkpoints, rows, the display, signals."""
 
 import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
 
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import COLUMNS
@@ -11,8 +15,8 @@ from normbench.training.progress import Display
 class Session:
     """The work of one process on one run, a stack of replicates after the other.
 
-    kept: the content of the checkpoint. `finished`: a list of stacks with their seeds, entries, rows and model;
-    `current`: the state of the stack under way, as its measurement made it, or None.
+    kept: the content of the checkpoint. `finished`: a list of stacks with their seeds, entries, rows, model and which
+    test images were told rightly; `current`: the state of the stack under way, as its measurement made it, or None.
     """
 
     def __init__(self, config, directory: RunDirectory, processes, request, kept: dict):
@@ -20,6 +24,7 @@ class Session:
         self.config, self.directory, self.processes, self.request = config, directory, processes, request
         self.finished, self.current = kept["finished"], kept["current"]
         self.current_rows: list[dict] = []
+        self.current_right: dict[str, torch.Tensor] = {}
         self.columns = COLUMNS.get(config.measure.name, ())
         self.board = self.display = None
         self.kept_at = time.monotonic()
@@ -98,19 +103,32 @@ class Session:
         if self.board is not None and every and (epoch + 1) % every == 0:
             self.board.histograms(model, step)
 
+    def correct(self, entries: list[dict], right: Sequence[torch.Tensor], way: str = "") -> None:
+        """Which test images each replicate told rightly: (images,) each. way: the end of the accuracy's name.
+
+        One that diverged tells none: its accuracy is that of chance.
+        """
+        for entry, one in zip(entries, right, strict=True):
+            if entry["status"] != "diverged":
+                self.current_right[f"{entry['seed']}{way}"] = one.cpu()
+
     # --- What is kept. ---
 
     def finish(self, seeds, entries: list[dict], rows: list[dict]) -> None:
         """A stack is done. The model of its last state, if it had one, is kept."""
         model = (self.current or {}).get("model")
-        kept = {"seeds": list(seeds), "entries": entries, "rows": rows, "model": model}
-        self.finished, self.current = [*self.finished, kept], None
+        kept = {"seeds": list(seeds), "entries": entries, "rows": rows, "model": model, "right": self.current_right}
+        self.finished, self.current, self.current_right = [*self.finished, kept], None, {}
         self.keep()
 
     def rows(self) -> list[dict]:
         """The rows of metrics.csv: those of the stacks that are done, and of the one under way."""
         done = [row for stack in self.finished for row in stack["rows"]]
         return done + (self.current_rows if self.current is not None else [])
+
+    def right(self) -> dict[str, np.ndarray]:
+        """The arrays of correct.npz, of the stacks that are done; an earlier version kept none."""
+        return {name: one.numpy() for stack in self.finished for name, one in stack.get("right", {}).items()}
 
     def write_rows(self) -> None:
         self.directory.write_metrics(self.rows(), self.columns)

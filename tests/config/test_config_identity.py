@@ -79,6 +79,7 @@ SAME = {
     "threads": 1,
     "output": "elsewhere",
     "force": True,
+    "reuse": "results/noise",
     "study": "demo",
     "checkpoint_seconds": 1,
     "evaluation.batch_size": 10,

@@ -48,6 +48,7 @@ EXAMPLES = {
     "threads": ([0, 1, 8], [-1, *NO_INTEGER]),
     "output": (["outputs", "/tmp/x"], NO_NAME),
     "force": ([True, False], NO_BOOLEAN),
+    "reuse": ([None, "results/noise", ["mine", "yours"]], ["", 1, [], [None]]),
     "checkpoint_seconds": ([0, 0.5, 30], [-1, *NO_NUMBER]),
     "model.name": (["resnet8", "resnet110", "resnet18", "inception", "vgg", "preact_resnet20"], ["resnet9", "", None]),
     "model.width": ([1, 64], [0, *NO_INTEGER]),

@@ -18,8 +18,7 @@ from normbench.models import build_model
 from normbench.norms import Layers
 from normbench.norms.plain import Conv2d, Linear
 from normbench.records.metrics import BINS, COLUMNS, of_measurement
-from normbench.runs.collect import find, tables
-from normbench.runs.series import series
+from normbench.runs.collect import gather
 from normbench.signals import Stopped
 
 HOW = ("measure=gradients", "model.width=2", "batch_size=8", "data.train_size=16", "logging.tensorboard=false")
@@ -190,8 +189,8 @@ def test_a_stopped_run_goes_on_where_it_was(run, monkeypatch, tmp_path):
 def test_its_series_is_collected_and_drawn(run):
     for norm, scale in (("none", 1), ("none", 0.5), ("skipinit", 1)):
         _, _, folder = run(*HOW, f"norm={norm}", f"model.init_scale={scale}", "replicates=2")
-    found = find(str(folder.parent))
-    runs, table = tables(found)[0], series(found)
+    found = gather(str(folder.parent))
+    runs, table = found.runs, found.series
     assert (list(table), len(table)) == (["run_id", *COLUMNS["gradients"]], 3 * 2 * 7)
     table = pd.read_csv(StringIO(table.to_csv(index=False)))
     assert table["counts"].notna().sum() == 2 * 2

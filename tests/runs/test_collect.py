@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from normbench.analysis.study import study_of
 from normbench.analysis.tables_io import read, write
+from normbench.config.identity import run_id
 from normbench.config.overrides import normalize, plan
 from normbench.errors import InputError, UserError
 from normbench.records import metrics
@@ -203,19 +204,24 @@ def demo(tmp_path):
     """The folder of the demo study, one run of which another machine did, with a precision and a stack of its own."""
     typed = normalize(["experiment=demo", f"output={tmp_path}", "device=cpu"])
     run = runs_of(plan(typed, True)[0])[0]
-    folder = tmp_path / "named-after-that-machine"
+    config = OmegaConf.merge(run.config, {"device": "cuda", "precision": "bfloat16"})
+    folder = tmp_path / run_id(config)
     folder.mkdir()
-    config = OmegaConf.merge(run.config, {"precision": "bfloat16", "stack": 1})
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     replicates = [entry(seed, 40.0) for seed in range(3)]
     (folder / "result.json").write_text(json.dumps({"status": "finished", "replicates": replicates}))
     return tmp_path
 
 
+def of_demo(folder):
+    """The names of the runs in a folder."""
+    return {path.name for path in folder.glob("resnet*")}
+
+
 def test_a_study_has_a_row_for_each_replicate_it_plans_wherever_it_was_done(demo):
     table, _ = collect("demo", str(demo))
     assert table["status"].value_counts().to_dict() == {"missing": 30, "finished": 3}
-    assert set(table.loc[table["status"] == "finished", "run_id"]) == {"named-after-that-machine"}
+    assert set(table.loc[table["status"] == "finished", "run_id"]) == of_demo(demo)
     assert set(table["study"]) == {"demo"}
     assert table.loc[table["status"] == "finished", "precision"].unique().tolist() == ["bfloat16"]
     smaller, _ = collect("demo", str(demo), ["norm=batch", "batch_size=2,8"])
@@ -233,7 +239,7 @@ def test_other_folders_are_passed_over(demo):
         (demo / name).mkdir()
         (demo / name / "config.yaml").write_text(text)
     table, _ = collect(str(demo))
-    assert table["run_id"].unique().tolist() == ["named-after-that-machine"]
+    assert set(table["run_id"]) == of_demo(demo)
     assert not (demo / "conf" / ".lock").exists()
 
 

@@ -18,8 +18,8 @@ OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augmen
 
 @pytest.fixture(scope="module")
 def whole(run_in, tmp_path_factory):
-    """whole("norm=group", …) → result and rows of a run that nobody stops, made once."""
-    return cache(lambda *options: run_in(tmp_path_factory.mktemp("whole"), *options)[:2])
+    """whole("norm=group", …) → result, rows and folder of a run that nobody stops, made once."""
+    return cache(lambda *options: run_in(tmp_path_factory.mktemp("whole"), *options))
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 12, 13, 14, 20, 26, 29, 31, 33, 40, 62])
@@ -37,7 +37,7 @@ def test_so_it_is_under_every_technique(whole, run, monkeypatch, technique, stop
 
 def assert_goes_on(whole, run, monkeypatch, options, stop_at):
     """Whether a run that is stopped when it is watched for the `stop_at`-th time ends as one that is not."""
-    result, rows = whole(*options)
+    result, rows, folder = whole(*options)
     calls, poll = [0], Session.poll
 
     def stopping(session, state):
@@ -50,11 +50,12 @@ def assert_goes_on(whole, run, monkeypatch, options, stop_at):
     with pytest.raises(Stopped) as stopped:
         run(*options)
     assert stopped.value.exit_status == 143
-    resumed, resumed_rows, _ = run(*options)
+    resumed, resumed_rows, other = run(*options)
     assert calls[0] > stop_at
     assert "repeated" not in resumed
     assert resumed_rows == rows
     assert outcomes(resumed) == outcomes(result)
+    assert (other / "correct.npz").read_bytes() == (folder / "correct.npz").read_bytes()
 
 
 def wait_for(path, process):
