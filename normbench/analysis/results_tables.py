@@ -142,19 +142,22 @@ def differences(runs: pd.DataFrame, images: ImagesInterval | None = None) -> str
     accuracy, over = judged(runs), counted(runs)
     if not accuracy or BASELINE not in set(over["method"]) or over["method"].nunique() < 2:
         return ""
-    keys, rows = _beside_the_method(runs, over), []
+    keys, rows, several = _beside_the_method(runs, over), [], []
     for values, group in over.groupby(keys, sort=False, dropna=False) if keys else [((), over)]:
         base = group[group["method"] == BASELINE]
         for method, arm in group[group["method"] != BASELINE].groupby("method", sort=False):
             if cells := _difference(arm, base, accuracy, images):
                 rows.append([*_values(values), f"{method} − {BASELINE}", *cells])
+            several += [name for name, some in ((method, arm), (BASELINE, base)) if some["seed"].duplicated().any()]
+    left_out = f"No difference where a seed has several rows: {', '.join(dict.fromkeys(several))}." if several else ""
     if not rows:
-        return ""
+        return left_out
     unit = f"{outcome_of(accuracy).words}, points [95 % t]"
     head = [*keys, "difference", "n", unit, "seeds × images [95 %]", "p", f"P(method > {BASELINE}) [95 %]"]
     if all(row[-3] == "–" for row in rows):
         head, rows = _without(head, -3), [_without(row, -3) for row in rows]
     text = "Seed by seed, at the same other settings; p is two-sided and not corrected." + few(over, arms(over))
+    text = f"{text} {left_out}".rstrip()
     return f"{text}\n\n{markdown(head, 'l' * len(keys) + 'l' + 'r' * (len(head) - len(keys) - 1), rows)}"
 
 
