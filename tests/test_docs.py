@@ -9,7 +9,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from normbench.analysis.kinds import KINDS
-from normbench.cli import parse_flags
+from normbench.cli import parse_flags, power
 from normbench.config.files import choices
 from normbench.config.keys import KEYS, measure_keys, method_keys
 from normbench.config.overrides import normalize, plan
@@ -136,7 +136,14 @@ def test_the_readme_leads_to_it(document):
     assert f"]({document})" in DOCUMENTS["README.md"]
 
 
-@pytest.mark.parametrize("command", commands(r"python -m normbench |torchrun .*-m normbench "))
+@pytest.mark.parametrize("command", commands(r"python -m normbench power "))
+def test_its_question_is_answered(command, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    power(shlex.split(command.partition(" power ")[2]))
+    assert "| claim | margin |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands(r"python -m normbench (?!power )|torchrun .*-m normbench "))
 def test_its_command_is_understood(command):
     """Up to the configuration of each of its runs; none begins."""
     for launcher in re.findall(r"hydra/launcher=(\w+)", command):
