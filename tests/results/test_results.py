@@ -20,8 +20,8 @@ def test_there_are_results_and_each_is_of_a_study():
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
 def test_results_come_again_byte_for_byte_from_their_tables(folder, run_script, tmp_path):
-    for name in ("runs.csv", "curves.csv"):
-        shutil.copy(folder / name, tmp_path)
+    for path in (path for kind in ("csv", "json", "npz") for path in folder.glob(f"*.{kind}") if path.stem != "rates"):
+        shutil.copy(path, tmp_path)
     for script in ("table", "plot"):
         run_script(script, folder.name, "--to", tmp_path, cwd=ROOT)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

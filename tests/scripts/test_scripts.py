@@ -42,7 +42,9 @@ def test_any_folder_of_runs_gets_tables_and_figures(folder, script):
 def test_elsewhere(folder, script, tmp_path):
     assert script("collect", folder / "outputs", "--to", tmp_path / "there", cwd=tmp_path).returncode == 0
     assert script("table", tmp_path / "there", cwd=tmp_path).returncode == 0
-    assert {path.name for path in (tmp_path / "there").iterdir()} == {"runs.csv", "curves.csv", "summary.md"}
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {
+        *("runs.csv", "curves.csv", "correct.npz", "configurations.json", "summary.md")
+    }
 
 
 @pytest.mark.parametrize(
