@@ -24,6 +24,10 @@ def main() -> int:
 
 
 def _main(command: list[str]) -> int:
+    if command[:1] == ["power"]:
+        from normbench.cli import power
+
+        return power(command[1:])
     from hydra.errors import HydraException
 
     from normbench.cli import help_text, parse_flags

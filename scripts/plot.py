@@ -1,33 +1,31 @@
 """Draw the figures of a study from the tables that scripts/collect.py wrote, each as PNG and SVG.
 
-python scripts/plot.py batch_size                       → results/batch_size/figure, curves and cost
+python scripts/plot.py batch_size                       → results/batch_size/figure and curves
 python scripts/plot.py somewhere                        → the same in somewhere/, from its runs.csv
 """
 
-from normbench.analysis.figures import cost_figure, curves_figure, save, sweep_figure
+from normbench.analysis.figures import curves_figure, save, sweep_figure
 from normbench.analysis.pages import pages
-from normbench.analysis.panels import default_panels
+from normbench.analysis.panels import default_panels, figures_of
+from normbench.analysis.results_tables import judged
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import commits, scale
 from normbench.cli import one_line, study_command
-from normbench.records.metrics import HEADLINE
 
 
 @one_line
 def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the figures (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to, arguments.where)
-    runs, footer = study.runs, f"{scale(study.runs)}; commit {commits(study.runs)}"
-    wanted = study.says("figure") or {}
+    runs, footer = study.runs, f"{scale(study.runs, study.about.common)}; commit {commits(study.runs)}"
+    wanted = figures_of(study.says("figure"))
     panels = wanted.get("panels") or default_panels(runs)
-    # What the other figures show where the study does not say.
+    # What the curves show where the study does not say.
     first = {"where": panels[0].get("where"), "lines": panels[0].get("lines", "method")}
     curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
-    cost = wanted.get("cost", {"x": panels[0].get("x"), "y": panels[0].get("y", HEADLINE), **first})
     figures = {"figure": sweep_figure(runs, panels, footer=footer)}
-    if HEADLINE in runs or len(study.curves):  # runs of a probe have no epochs
+    if judged(runs) or len(study.curves):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
-    figures["cost"] = cost_figure(runs, **cost, footer=footer)
     figures |= pages(study, footer)
     for name, figure in figures.items():
         print(*save(figure, study.folder, name), sep="\n")

@@ -4,9 +4,10 @@ python scripts/table.py batch_size                      → results/batch_size/s
 python scripts/table.py somewhere                       → somewhere/summary.md, from somewhere/runs.csv
 """
 
-from normbench.analysis.claims import decide
+from normbench.analysis.claims_table import worded
+from normbench.analysis.rates import rates
 from normbench.analysis.study import study_of
-from normbench.analysis.tables import rates, rates_summary, summary
+from normbench.analysis.tables import summary
 from normbench.analysis.tables_io import write
 from normbench.cli import one_line, study_command
 from normbench.records.directory import plainly
@@ -17,11 +18,10 @@ from normbench.records.metrics import OVER
 def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to, arguments.where)
-    verdicts = decide(study.claims, study.runs)
-    text = summary(study.name, study.title, study.runs, verdicts)
+    verdicts, about = study.verdicts(), study.about
+    text = summary(study.name, study.title, study.runs, verdicts, about)
     if study.says("tunes") == "lr":
         table = rates(study.runs)
-        text += "\n" + rates_summary(table)
         if study.runs["status"].isin(OVER).all():
             write(table, study.folder / "rates.csv")
         else:
@@ -30,7 +30,7 @@ def main() -> None:
         (study.folder / "summary.md").write_text(text)
     print(study.folder / "summary.md")
     for verdict in verdicts:
-        print(f"  {verdict.verdict}: {verdict.statement}")
+        print(f"  {worded(verdict, about)}: {verdict.statement}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@ import os
 import runpy
 import subprocess
 import sys
+from copy import deepcopy
 from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small_runs import TINY
 from training_runs import SMALL, metrics
 
@@ -30,17 +33,23 @@ def compose():
     return lambda *typed: plan(normalize(list(typed)), False)[0][0].config
 
 
-@pytest.fixture
-def run(tmp_path):
-    """run("norm=group", …) → (result, rows of metrics.csv as text without the times, folder of the run)."""
+@pytest.fixture(scope="session")
+def run_in():
+    """run_in(output, "norm=group", …) → (result, rows of metrics.csv as text without the times, folder of the run)."""
 
-    def run(*overrides, output=tmp_path / "outputs"):
+    def run(output, *overrides):
         jobs, _, _ = plan(normalize([*SMALL, f"output={output}", *overrides]), False)
         result = execute(resolve(jobs[0].config))
         folder = Path(output) / result["run_id"]
         return result, metrics(folder), folder
 
     return run
+
+
+@pytest.fixture
+def run(run_in, tmp_path):
+    """run_in with a folder of its own, unless it is told one."""
+    return lambda *overrides, output=tmp_path / "outputs": run_in(output, *overrides)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +79,7 @@ def run_script(monkeypatch):
     def run(name, *arguments, cwd):
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        runpy.run_path(ROOT / "scripts" / f"{name}.py", run_name="__main__")
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
 
     return run
 
@@ -80,6 +89,17 @@ def _patterns_drawn_once():
     """For the runs within this process: they take longer to draw than to train on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(data.LOADERS, "patterns", cache(data.LOADERS["patterns"]))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configuration_files_parsed_once():
+    """For what is composed within this process: Hydra reads every file anew for each run of a sweep."""
+    load = OmegaConf.load
+    parsed = cache(lambda text: load(StringIO(text)))
+    with pytest.MonkeyPatch.context() as patch:
+        once = lambda file: deepcopy(parsed(file.read())) if hasattr(file, "read") else load(file)  # noqa: E731
+        patch.setattr(OmegaConf, "load", staticmethod(once))
         yield
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked import Forked
 from small_runs import TINY, without_times
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,11 @@ def metrics(folder: Path) -> list[dict]:
 def outcomes(result: dict) -> list[dict]:
     """The entries of a result without what a clock measured and how many were stacked."""
     return [{k: v for k, v in without_times(entry).items() if k != "stack"} for entry in result["replicates"]]
+
+
+def forked(*overrides, output) -> Forked:
+    """The command in a process that finds torch imported."""
+    return Forked(ROOT, *SMALL, f"output={output}", *overrides)
 
 
 def command(*overrides, output, launcher=("-m", "normbench")) -> subprocess.Popen:

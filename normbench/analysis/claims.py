@@ -43,11 +43,11 @@ import numpy as np
 import pandas as pd
 
 from normbench.analysis.evidence import remarks
-from normbench.analysis.kinds import KINDS, Evidence, Kind
+from normbench.analysis.kinds import KINDS, Evidence, Kind, Linear
 from normbench.analysis.power import ALPHA
 from normbench.analysis.samples import Sample
 from normbench.analysis.sequential import obrien_fleming, sequential_p
-from normbench.analysis.statistics import Interval, bca_interval, holm
+from normbench.analysis.statistics import Interval, Mean, bca_interval, holm
 from normbench.config.checks import boolean, is_integer, one_of, text
 from normbench.errors import InputError, choices_text
 from normbench.words import typed
@@ -283,6 +283,16 @@ def _looks_made(cells: dict, seeds: list[int], plan: tuple[int, ...]) -> int:
     return sum(len(seeds) >= n and bool(over[seeds[:n]].all()) for n in plan)
 
 
+def spread_of(claim: Claim, runs: pd.DataFrame) -> Mean | None:
+    """What the t test of a claim is made of; None where it is none, or there are no two seeds for it."""
+    cells, levels = claim.kind.cells(claim.place, claim.metric, runs)
+    sample = _sample(claim, cells, levels, list(runs["seed"].unique()), None)
+    if sample.n < 2 or (claim.logs and not (sample.x > 0).all(axis=None)) or not isinstance(claim.kind, Linear):
+        return None
+    kind, sample = (claim.kind.of_logs(), _logs(sample)) if claim.logs else (claim.kind, sample)
+    return kind.evidence(sample).mean
+
+
 def _sample(claim: Claim, cells: dict, levels: dict, seeds: list[int], curves: pd.DataFrame | None) -> Sample:
     values = pd.DataFrame({key: cell.values for key, cell in cells.items()})
     values = values[values.index.isin(seeds)]
@@ -327,7 +337,7 @@ def _estimated(verdict: Verdict, claim: Claim, found: Evidence, n: int) -> Verdi
         bca_low=back(bca.low),
         bca_high=back(bca.high),
         pairing_ratio=found.pairing_ratio,
-        detectable=back(found.detectable),
+        detectable=back(claim.kind.power(found.mean)) if found.mean else math.nan,
     )
 
 

@@ -18,8 +18,9 @@ from normbench.analysis.looks import SECOND, Look, ink
 class Line:
     """A mean along x.
 
-    points: a row a point, by x: x, estimate, low, high, n, lost (how many diverged), chance (where those stand).
-    values: (replicates, 2), x and y of the finished ones. second: the word of an `also`.
+    points: a row a point, by x: x, estimate, low, high (NaN where the replicates stand for themselves), n, lost (how
+    many diverged), chance (where those stand). values: (replicates, 2), x and y of the finished ones. second: the word
+    of an `also`.
     """
 
     label: str
@@ -27,6 +28,11 @@ class Line:
     points: pd.DataFrame
     values: np.ndarray
     second: str = ""
+
+    @property
+    def single(self) -> pd.Series:
+        """Which points are drawn replicate by replicate."""
+        return self.points.low.isna()
 
     def moved(self, by: float) -> "Line":
         """The same line, further right by so much of the x axis."""
@@ -57,42 +63,39 @@ def draw(
     band: bool = True,
     dots: bool = True,
     markers: int | None = None,
-    sizes: pd.Series | None = None,
 ) -> None:
-    """A line with its band, bars and replicates.
-
-    markers: about how many of them, rather than one a point. sizes: x → rank; larger markers for higher ranks, joined
-    from high to low.
-    """
+    """A line with its band, bars and replicates. markers: about how many of them, rather than one a point."""
     points, colour = line.points, line.look.colour
-    if sizes is not None:
-        points = points.sort_values("x", key=lambda x: -x.map(sizes))
     look = {"color": colour, "transform": shifted(axes, dodge)}
     if joined and band:
         axes.fill_between(points.x, points.low, points.high, alpha=0.12, lw=0, label=f"_band {line.label}", **look)
     every = max(1, len(points) // markers) if markers else 1
     some = points[::every]
     axes.vlines(some.x, some.low, some.high, lw=0.8, label=f"_bars {line.label}", **look)
+    alone = np.isin(line.values[:, 0], some.x[some.low.isna()])
     if dots:
-        axes.plot(*line.values.T, ".", ms=3.2, mew=0, alpha=0.5, label=f"_dots {line.label}", **look)
+        rest = line.values[~np.isin(line.values[:, 0], points.x[line.single])]
+        axes.plot(*rest.T, ".", ms=3.2, mew=0, alpha=0.5, label=f"_dots {line.label}", **look)
     pattern = "none" if not joined else SECOND if line.second else line.look.pattern
-    axes.plot(points.x, points.estimate, lw=1.2, ls=pattern, zorder=3, label=line.label, **look)
-    if sizes is None:
-        axes.lines[-1].set(
-            marker=line.look.marker, markevery=every, ms=4.5, mew=0.9, mfc="white" if line.second else colour
-        )
-    else:
-        area = (2 + 0.8 * points.x.map(sizes)) ** 2
-        axes.scatter(points.x, points.estimate, area, marker=line.look.marker, lw=0, zorder=3, **look)
+    mark = {"marker": line.look.marker, "ms": 4.5, "mew": 0.9, "mfc": "white" if line.second else colour, "zorder": 3}
+    means = [int(i) for i in np.flatnonzero(~line.single) if i % every == 0]
+    axes.plot(points.x, points.estimate, lw=1.2, ls=pattern, label=line.label, markevery=means, **mark, **look)
+    if alone.any():
+        axes.plot(*line.values[alone].T, ls="none", label=f"_single {line.label}", **mark, **look)
 
 
 def draw_level(axes, line: Line) -> None:
     """One value across the panel, its marker and bar on the right edge, where no x is."""
     point, look = line.points.iloc[0], {"color": line.look.colour}
-    axes.axhspan(point.low, point.high, alpha=0.1, lw=0, label=f"_band {line.label}", **look)
+    places = [(point.x, point.estimate)]
     axes.axhline(point.estimate, lw=1.2, ls=line.look.pattern, label=line.label, zorder=2.5, **look)
-    axes.vlines(point.x, point.low, point.high, lw=0.8, clip_on=False, label=f"_bars {line.label}", **look)
-    axes.plot(point.x, point.estimate, line.look.marker, ms=4.5, clip_on=False, label=f"_end {line.label}", **look)
+    if line.single.iloc[0]:
+        places = line.values
+    else:
+        axes.axhspan(point.low, point.high, alpha=0.1, lw=0, label=f"_band {line.label}", **look)
+        axes.vlines(point.x, point.low, point.high, lw=0.8, clip_on=False, label=f"_bars {line.label}", **look)
+    end = {"marker": line.look.marker, "ms": 4.5, "ls": "none", "clip_on": False, "label": f"_end {line.label}"}
+    axes.plot(*np.transpose(places), **end, **look)
 
 
 def mark_lost(axes, lines: list[Line]) -> None:

@@ -3,16 +3,17 @@
 No pyplot, no global state: each function builds a `matplotlib.figure.Figure`; `save` writes the same bytes each time.
 The tables are those of `collect`: `runs` has a row a replicate, `curves` a row an epoch of a replicate.
 
-What every figure keeps to: a mean never without its n and its 95 % t interval; a diverged replicate stands in the mean
-at chance and is marked ×; a replicate that is not over is left out and named in the note below; lines differ by marker,
-colour and luminance, line pattern and direct label, so that the figure reads in grey (`drawing`).
+What every figure keeps to: a mean never without its n and its 95 % t interval, on the scale of its outcome, and none of
+fewer than three replicates, which are drawn themselves; a diverged replicate stands in the mean at chance and is marked
+×; a replicate that is not over is left out and named in the note below; lines differ by marker, colour and luminance,
+line pattern and direct label, so that the figure reads in grey (`drawing`).
 
 A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure.panels`:
 
     title: "B  decoupled: SGD batch 128"
     where: {method: [batch, ghost_batch], batch_size: 128}   # which rows: see `evidence`
     x: stats_batch                                           # numbers, or text: categories, the lines side by side
-    y: test_acc                                              # the default
+    y: test_acc                                              # the default (val_acc where there is no test_acc)
     also: {test_acc_precise: precise statistics}             # a second, dashed line where that column has values
     lines: method                                            # the default; any column that tells lines apart
     as: batch (ghost groups)                                 # one label for all, or {value: label}; equal ones join
@@ -35,12 +36,12 @@ from normbench.analysis.evidence import concerning
 from normbench.analysis.lines import (
     censored_text,
     column_of,
+    edges_text,
     key_text,
     left_out_text,
     lines_of,
     lost_text,
     marks_text,
-    median_and_range,
     nothing,
     pairs,
     per_epoch,
@@ -51,7 +52,7 @@ from normbench.analysis.lines import (
 from normbench.analysis.looks import Look, looks_of, style
 from normbench.analysis.panels import checked
 from normbench.errors import UserError
-from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, PEAK_MEMORY
+from normbench.records.metrics import OBJECTIVE, OVER
 from normbench.words import typed
 
 
@@ -66,7 +67,7 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
     if not panels:
         raise UserError("figure.panels: there are none")
     runs = runs.reset_index(drop=True)
-    panels = [checked(panel, number) for number, panel in enumerate(panels, 1)]
+    panels = [checked(panel, number, runs) for number, panel in enumerate(panels, 1)]
     by = {panel["lines"]: column_of(runs, panel["lines"], panel["name"]).unique() for panel in panels}
     looks = looks_of(by)
     figure, grid = layout.grid_of(len(panels), sharey=True)
@@ -80,8 +81,9 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
     layout.limit_y(grid, lines, y)
     marked = [(axes, panel) for axes, panel in zip(grid, panels, strict=True) if panel.get("marks")]
     drawing.draw_marks({axes: _marks(runs, panel, looks[panel["lines"]]) for axes, panel in marked})
-    key = [key_text(lines), lost_text(lines, y), censored_text(runs, statuses, y)]
+    key = [key_text(lines, y), lost_text(lines, y), censored_text(runs, statuses, y)]
     key.append(marks_text([panel["marks"] for _, panel in marked]))
+    key.append(edges_text(runs, panels))
     layout.finish(figure, [" ".join(filter(None, key)), left_out_text(statuses)], footer)
     return figure
 
@@ -131,74 +133,7 @@ def curves_figure(
         drawn += found
     layout.limit_y(grid, drawn, y)
     subset = f"Shown: {len(shown)} of {len(values)} values of {plain(columns)}." if len(shown) < len(values) else ""
-    key = f"{key_text(drawn, dots=False)} {lost_text(drawn, y)} {subset}"
-    layout.finish(figure, [key, left_out_text([status])], footer)
-    return figure
-
-
-@style()
-def cost_figure(
-    runs: pd.DataFrame,
-    *,
-    x: str = "batch_size",
-    lines: str = "method",
-    y: str = HEADLINE,
-    where: Mapping | None = None,
-    footer: str = "",
-) -> Figure:
-    """What a method costs: milliseconds per step and replicate, peak memory in MB, and accuracy against training time.
-
-    Times of a stack are divided by its replicates. Costs are medians with their range, accuracies means with their 95 %
-    t interval. A cost that was not measured leaves its panel empty. Raises UserError as `sweep_figure` does.
-    """
-    name, runs = "cost figure", runs.reset_index(drop=True)
-    rows = concerning(rows_of(runs, where, name), y)
-    column_of(rows, y, name)
-    looks = looks_of({lines: column_of(rows, lines, name).unique()})[lines]
-    status, rows = statuses_of(rows, y), with_values(rows, y)
-    if rows.empty:
-        raise nothing(name, status.to_frame("status"), where)
-    scale, place = layout.scale_of(column_of(rows, x, name))
-    apart = scale == "text" and x != lines
-    took, words = "train_seconds", "training time"
-    if took not in rows or rows[took].isna().any():  # an older table
-        took, words = "seconds", "training and evaluation time"
-    costs = {column: pd.to_numeric(rows[column]) for column in ("ms_per_step", took, PEAK_MEMORY.name)}
-    rows = rows.assign(_x=place(rows[x]), **costs)
-    rows["_ms"], rows["_seconds"] = rows["ms_per_step"] / rows["stack"], rows[took] / rows["stack"]
-    rows["_median_seconds"] = rows.groupby([lines, "_x"])["_seconds"].transform("median")
-    figure, grid = layout.grid_of(3)
-    costs = rows.assign(status="finished")  # a × belongs to an accuracy, not to a cost
-    for axes, column, title, unit in (
-        (grid[0], "_ms", "Time", "ms per step and replicate (log scale)"),
-        (grid[1], PEAK_MEMORY.name, "Memory", PEAK_MEMORY.label),
-    ):
-        drawn = lines_of(costs.dropna(subset=column), "_x", column, lines, looks, name, median_and_range)
-        if apart:
-            drawn = drawing.side_by_side(drawn)
-        drawing.draw_all(axes, drawn, 0 if apart else 1.2, joined=scale != "text")
-        layout.set_title(axes, title, drawn)
-        layout.dress_x(axes, x, rows[x], scale)
-        axes.set_ylabel(unit)
-        if drawn:
-            layout.limit_y([axes], drawn, column, log=column == "_ms")
-        else:
-            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
-            axes.set_yticks([])
-    timed = rows.dropna(subset="_seconds")
-    drawn = lines_of(timed, "_median_seconds", y, lines, looks, name, point="_x")
-    layout.set_title(grid[2], "Accuracy against time", drawn)
-    seconds = timed["_median_seconds"]
-    wide = len(seconds) and seconds.max() > 8 * seconds.min()
-    layout.dress_x(grid[2], f"{words} per replicate (s)", seconds, "log" if wide else "linear", ticks=False)
-    sizes = timed.groupby("_median_seconds")["_x"].first().rank(method="dense") if scale != "text" else None
-    drawing.draw_all(grid[2], drawn, 1.2, joined=scale != "text", dots=False, band=False, sizes=sizes)
-    drawing.mark_lost(grid[2], drawn)
-    grid[2].set_ylabel(label(y))
-    layout.limit_y(grid[2:], drawn, y)
-    small = f"The larger the marker, the larger the {plain(x)}." if scale != "text" else ""
-    key = "Time and memory: median and range. Accuracy: mean and 95 % t interval against the median time."
-    key = f"{key} {small} {lost_text(drawn, y)} {censored_text(runs, [status], y)}"
+    key = f"{key_text(drawn, y, dots=False)} {lost_text(drawn, y)} {subset}"
     layout.finish(figure, [key, left_out_text([status])], footer)
     return figure
 

@@ -1,12 +1,15 @@
 """What the probe of input normalization found, in words and in ink."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from normbench.analysis import layout
 from normbench.analysis.looks import Look, looks_of, style
-from normbench.analysis.statistics import t_interval
+from normbench.analysis.means import mean_of
+from normbench.records.metrics import outcome_of
 from normbench.words import markdown
 
 CONDITION_COLUMNS = ("input", "matrix", "condition", "condition_nonzero", "rank", "features", "rows")
@@ -33,8 +36,9 @@ def text(conditions: pd.DataFrame, networks: pd.DataFrame) -> str:
         [kind, *(_condition_cell(row) for row in rows.set_index("matrix").loc[list(MATRICES)].itertuples())]
         for kind, rows in conditions.groupby("input", sort=False)
     ]
+    columns = _network_columns()
     network_rows = [
-        [kind, norm, str(len(rows)), *(_interval_cell(rows[column]) for column in NETWORK_COLUMNS)]
+        [kind, norm, str(len(rows)), *(cell(rows) for cell in columns.values())]
         for (kind, norm), rows in networks.groupby(["input", "norm"], sort=False)
     ]
     return "\n\n".join(
@@ -47,14 +51,13 @@ def text(conditions: pd.DataFrame, networks: pd.DataFrame) -> str:
             "smallest of those: the condition of the rest where it is far below the limit, else but a lower limit.",
             markdown(["input", *(words for words, _ in MATRICES.values())], "lrrr", condition_rows),
             "## At initialization",
-            "Mean over n seeds with 95 % t interval; every seed sees the same images. λ: the largest and the smallest "
-            "eigenvalue of the Hessian of the training loss by the parameters, with the batch's own statistics. "
-            "float16: values in percent that would overflow (become infinite) and underflow (become 0), each cast by "
+            "Mean over n seeds with 95 % t interval, of the largest eigenvalue the geometric mean, and its median "
+            "beside it; every seed sees the same images. λ: the largest and the smallest eigenvalue of the Hessian of "
+            "the training loss by the parameters, with the batch's own statistics. float16: median (least to greatest) "
+            "of the values in percent that would overflow (become infinite) and underflow (become 0), each cast by "
             "itself from a pass in higher precision; forward: inputs and the layers' outputs, backward: the gradients "
             "by those outputs and by the parameters, without loss scaling.",
-            markdown(
-                ["input", "norm", "n", *NETWORK_COLUMNS.values()], "llr" + "r" * len(NETWORK_COLUMNS), network_rows
-            ),
+            markdown(["input", "norm", "n", *columns], "llr" + "r" * len(columns), network_rows),
         ]
     )
 
@@ -66,15 +69,35 @@ def _condition_cell(row) -> str:
     return f"> {limit:.2g} ({row.rank} of {row.features} told: {row.condition_nonzero:.3g})"
 
 
-def _interval_cell(values: pd.Series) -> str:
+def _network_columns() -> dict[str, Callable[[pd.DataFrame], str]]:
+    """Head → cell, of the rows of an input and a method."""
+    cells = {}
+    for column, head in NETWORK_COLUMNS.items():
+        outcome = outcome_of(column)
+        if outcome.unit == "%":
+            cells[head] = lambda rows, column=column: _range_cell(rows[column])
+        else:
+            cells[head] = lambda rows, o=outcome: _interval_cell(rows[o.name], o.scale)
+        if outcome.scale == "log":
+            cells[f"{head}, median"] = lambda rows, column=column: f"{rows[column].median():.3g}"
+    return cells
+
+
+def _interval_cell(values: pd.Series, scale: str = "linear") -> str:
     found = values[np.isfinite(values)]
     if found.empty:
         return "not finite"
-    interval = t_interval(found)
+    interval = mean_of(found, scale)
     lost = f" (n = {interval.n})" if interval.n < len(values) else ""
-    if interval.n == 1 or interval.low == interval.high:
-        return f"{interval.estimate:.3g}{lost}"
+    if np.isnan(interval.low):
+        return ", ".join(f"{value:.3g}" for value in found) + lost
     return f"{interval.estimate:.3g} [{interval.low:.3g}, {interval.high:.3g}]{lost}"
+
+
+def _range_cell(values: pd.Series) -> str:
+    """A share is at 0 for some seeds and far from it for others: no mean, and nothing below 0."""
+    low, high = values.min(), values.max()
+    return f"{values.median():.3g}" + (f" ({low:.3g} to {high:.3g})" if high > low else "")
 
 
 # --- In ink. ----------------------------------------------------------------------------------------------------------
@@ -106,10 +129,10 @@ def figure(conditions: pd.DataFrame, networks: pd.DataFrame, *, footer: str = ""
     for norm, rows in networks.groupby("norm", sort=False):
         at = rows["input"].map(kinds.index) + lanes[norm]
         _draw_means(middle, rows["hessian_largest"], at, looks[norm], f"norm={norm}")
-        _draw_means(right, rows["forward_overflow"], at, looks[norm])
-        _draw_means(right, rows["backward_underflow"], at, looks[norm], filled=False)
+        _draw_medians(right, rows["forward_overflow"], at, looks[norm])
+        _draw_medians(right, rows["backward_underflow"], at, looks[norm], filled=False)
     positive = networks["hessian_largest"][networks["hessian_largest"] > 0]
-    middle.set_xscale("log", nonpositive="clip")  # an interval that reaches 0 goes on to the edge
+    middle.set_xscale("log")
     if len(positive):
         middle.set_xlim(positive.min() / 2, positive.max() * 4)
     _dress(middle, "B  Largest Hessian eigenvalue", "λmax (nats, log scale)")
@@ -124,7 +147,7 @@ def figure(conditions: pd.DataFrame, networks: pd.DataFrame, *, footer: str = ""
     n = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"
     notes = [
         "A: open where λmin cannot be told from 0 in float64; then λmax over the smallest eigenvalue that can.",
-        f"B, C: mean over n = {n} seeds, bars: 95 % t interval, small dots: the seeds.",
+        f"B: geometric mean over n = {n} seeds, bars: its 95 % t interval; C: median; small dots: the seeds.",
         "C: without loss scaling; overflow in the backward pass, not drawn, is at most "
         f"{networks['backward_overflow'].max():.2g} %.",
     ]
@@ -132,15 +155,22 @@ def figure(conditions: pd.DataFrame, networks: pd.DataFrame, *, footer: str = ""
     return drawn
 
 
-def _draw_means(axes, values: pd.Series, at: pd.Series, look: Look, label: str = "", filled: bool = True) -> None:
-    """At each place the mean of its values, their interval, and the values."""
-    found = {place: t_interval(group) for place, group in values.dropna().groupby(at)}
+def _draw_means(axes, values: pd.Series, at: pd.Series, look: Look, label: str) -> None:
+    """At each place the geometric mean of its values and their interval, where they have one, and the values."""
+    found = {place: mean_of(group, "log") for place, group in values.dropna().groupby(at)}
     for place, interval in found.items():
         axes.hlines(place, interval.low, interval.high, lw=0.8, color=look.colour)
     axes.plot(values, at, ".", ms=3.5, mew=0, alpha=0.5, color=look.colour)
     means = [interval.estimate for interval in found.values()]
+    axes.plot(means, list(found), look.marker, ms=4.5, mew=0.9, color=look.colour, label=label)
+
+
+def _draw_medians(axes, values: pd.Series, at: pd.Series, look: Look, filled: bool = True) -> None:
+    """At each place the median of its values, and the values."""
+    medians = values.groupby(at).median()
+    axes.plot(values, at, ".", ms=3.5, mew=0, alpha=0.5, color=look.colour)
     face = look.colour if filled else "white"
-    axes.plot(means, list(found), look.marker, ms=4.5, mew=0.9, color=look.colour, mfc=face, label=label)
+    axes.plot(medians, medians.index, look.marker, ms=4.5, mew=0.9, color=look.colour, mfc=face)
 
 
 def _dress(axes, title: str, unit: str) -> None:

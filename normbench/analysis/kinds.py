@@ -45,7 +45,7 @@ class Evidence:
 
     premise: False where what the claim presupposes is not so, and nothing is tested. contrast: one number a seed, where
     the estimate is the mean of such. pairing_ratio: the variance of that over the sum of its cells' variances.
-    detectable: what n seeds show with 80 % power, as a distance from the margin. NaN, None: not for such a claim.
+    mean: what a t test is made of. NaN, None: not for such a claim.
     """
 
     interval: Interval
@@ -55,7 +55,7 @@ class Evidence:
     premise: bool = True
     contrast: np.ndarray | None = None
     pairing_ratio: float = math.nan
-    detectable: float = math.nan
+    mean: Mean | None = None
 
 
 def _beyond(mean: Mean, direction: str, margin: float) -> tuple[float, float]:
@@ -142,8 +142,8 @@ class Linear(Kind):
         mean = sample.mean(weights)
         contrast = sample.contrast(weights) if sample.paired else None
         ratio = sample.pairing_ratio(weights)
-        told = Evidence(mean.interval(sample.level), *self.test(mean), contrast=contrast, pairing_ratio=ratio)
-        return replace(told, detectable=self.power(mean))
+        interval = mean.interval(sample.level)
+        return Evidence(interval, *self.test(mean), contrast=contrast, pairing_ratio=ratio, mean=mean)
 
     def censored(self, sample: Sample, bounds: int) -> Evidence:
         """Where values are only bounds: a number of steps that was not enough."""
@@ -342,7 +342,7 @@ class Trend(OverLevels, Linear):
         note += _knee(
             isotonic(x.mean().to_numpy(), self.direction == "less"), list(x), outcome_of(sample.metric).digits
         )
-        return replace(found, p_for=p_for, p_against=p_against, note=note, detectable=math.nan)
+        return replace(found, p_for=p_for, p_against=p_against, note=note, mean=None)
 
 
 def _knee(fit: np.ndarray, levels: list, digits: str) -> str:

@@ -60,30 +60,32 @@ def scale_of(values: pd.Series) -> tuple[str, Callable[[pd.Series], pd.Series]]:
     return "log" if log else "linear", lambda cells: cells
 
 
-def dress_x(axes, name: str, values: pd.Series, scale: str, ticks: bool = True) -> None:
-    """Label, ticks and limits. ticks: at the values themselves, on a log axis."""
+def dress_x(axes, name: str, values: pd.Series, scale: str) -> None:
+    """Label, ticks (on a log axis at the values themselves) and limits."""
     words = label(name)
     if scale == "text":
         places = list(dict.fromkeys(values.map(typed)))
         _typed_ticks(axes, range(len(places)), places)
         axes.set_xlim(-0.5, len(places) - 0.5)
     elif scale == "log":
-        words = f"{words[:-1]}, log scale)" if words.endswith(")") else f"{words} (log scale)"
-        axes.set_xscale("log", base=2 if ticks else 10)
+        words = on_log_scale(words)
+        axes.set_xscale("log", base=2)
         low, high = values.min(), values.max()
         margin = (high / low) ** 0.06 if high > low else 1.5
         axes.set_xlim(low / margin, high * margin)
-        if ticks:
-            places = sorted(values.unique())
-            _typed_ticks(axes, places, [typed(place) for place in places])
-            axes.minorticks_off()
-        else:
-            _plain_ticks(axes.xaxis)
+        places = sorted(values.unique())
+        _typed_ticks(axes, places, [typed(place) for place in places])
+        axes.minorticks_off()
     elif len(values):
         margin = 0.06 * (values.max() - values.min()) or 0.5
         axes.set_xlim(values.min() - margin, values.max() + margin)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=bool((values % 1 == 0).all()), steps=[1, 2, 5, 10]))
     axes.set_xlabel(words)
+
+
+def on_log_scale(words: str) -> str:
+    """`learning rate (at batch size 128, log scale)`."""
+    return f"{words[:-1]}, log scale)" if words.endswith(")") else f"{words} (log scale)"
 
 
 def _typed_ticks(axes, places, names: list[str]) -> None:
@@ -95,11 +97,12 @@ def _typed_ticks(axes, places, names: list[str]) -> None:
     axes.set_xticks(places, names, **slant)
 
 
-def limit_y(grid: list, lines: list, y: str, log: bool = False) -> None:
-    """Everything drawn fits, and no axis of percentages leaves 0 to 100, however wide an interval."""
+def limit_y(grid: list, lines: list, y: str) -> None:
+    """Everything drawn fits, on a log axis what lives on one; no axis of percentages leaves 0 to 100."""
     points = [line.points[["estimate", "low", "high", "chance"]].to_numpy().ravel() for line in lines]
     values = np.concatenate(points + [line.values[:, 1] for line in lines])
     low, high = np.nanmin(values), np.nanmax(values)
+    log = outcome_of(y).scale == "log" and low > 0
     if log:
         margin = (high / low) ** 0.08 * 1.05
         low, high = low / margin, high * margin
@@ -114,6 +117,7 @@ def limit_y(grid: list, lines: list, y: str, log: bool = False) -> None:
         axes.set_ylim(low, high)
         if log:
             _plain_ticks(axes.yaxis)
+            axes.set_ylabel(axes.get_ylabel() and on_log_scale(axes.get_ylabel()))
 
 
 def _plain_ticks(axis) -> None:

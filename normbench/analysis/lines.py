@@ -1,6 +1,6 @@
 """From the rows of a table to the lines of a figure, and to the note below it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple
 from types import MappingProxyType
 
@@ -10,9 +10,10 @@ from pandas.api.types import is_numeric_dtype
 
 from normbench.analysis.columns import of_configuration, plain
 from normbench.analysis.drawing import Line
-from normbench.analysis.evidence import censored, listed, select
+from normbench.analysis.evidence import censored, concerning, listed, select
 from normbench.analysis.looks import Look
-from normbench.analysis.statistics import Interval, t_interval
+from normbench.analysis.means import FEWEST, mean_of
+from normbench.analysis.rates import RATE, edges
 from normbench.errors import UserError, choices_text
 from normbench.records.metrics import OBJECTIVE, OVER, outcome_of
 from normbench.words import typed
@@ -65,15 +66,11 @@ def lines_of(
     by: str,
     looks: dict[str, Look],
     name: str,
-    summarize: Callable[..., Interval] = t_interval,
     names: str | Mapping = MappingProxyType({}),
     second: str = "",
-    point: str | None = None,
 ) -> list[Line]:
-    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y.
-
-    point: the column whose values are a point each, where two of them may lie at the same x; else x is.
-    """
+    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y."""
+    scale = outcome_of(y).scale
     keys = rows[by].map(typed)
     spoken = {key: f"{plain(by)} {key}" if is_numeric_dtype(rows[by]) else key for key in keys.unique()}
     if not isinstance(names, str):
@@ -84,12 +81,11 @@ def lines_of(
     for label in sorted(labels.unique(), key=lambda label: min(order[key] for key in keys[labels == label])):
         mine = rows[labels == label]
         points = []
-        for _, group in mine.groupby(point or x):
+        for place, group in mine.groupby(x):
             _check_one_configuration(group, f"{name}: a point of {label}")
             lost = group.loc[group["status"] == "diverged", y]
-            mean = astuple(summarize(group[y].to_numpy(float)))
-            points.append((group[x].iloc[0], *mean, len(lost), lost.mean()))
-        points.sort(key=lambda values: values[0])
+            mean = astuple(mean_of(group[y].to_numpy(float), scale))
+            points.append((place, *mean, len(lost), lost.mean()))
         lines.append(
             Line(
                 f"{label}, {second}" if second else label,
@@ -109,11 +105,6 @@ def _check_one_configuration(rows: pd.DataFrame, name: str) -> None:
         raise UserError(f"{name} would average over runs that differ in {', '.join(differing)}; choose with where")
     if rows["seed"].duplicated().any():
         raise UserError(f"{name} has the same seed twice; choose with where")
-
-
-def median_and_range(values: np.ndarray) -> Interval:
-    """The median, with the least and the greatest value for its ends."""
-    return Interval(np.median(values), values.min(), values.max(), len(values))
 
 
 def pairs(table: pd.DataFrame) -> pd.MultiIndex:
@@ -160,21 +151,27 @@ def _places(curves: pd.DataFrame) -> pd.Series:
 # The note below a figure
 
 
-def key_text(lines: list[Line], dots: bool = True) -> str:
+def key_text(lines: list[Line], y: str, dots: bool = True) -> str:
     """What markers, bands and bars are."""
-    if all(n == 1 for line in lines for n in line.points.n):
-        return "One replicate a point: no interval."
-    what = "mean over n replicates (small dots)" if dots else "mean over n replicates"
     seconds = ", ".join(sorted({line.second for line in lines if line.second}))
     opened = f" Open markers: {seconds}." if seconds else ""
-    return f"Markers: {what}; bands and bars: 95 % t interval of the mean.{opened}"
+    single = [one for line in lines for one in line.single]
+    log, small = outcome_of(y).scale == "log", " (small dots)" if dots else ""
+    what = (
+        f"Markers: {'geometric mean' if log else 'mean'} over n replicates{small}; bands and bars: its 95 % t interval."
+    )
+    why = f"n < {FEWEST}{' or a value ≤ 0' if log else ''}"
+    few = f"Markers: the replicates themselves, without an interval ({why}); lines join their medians."
+    if any(single) and not all(single):
+        few = few.replace("Markers:", "Where there is no bar:")
+    return (few if all(single) else f"{what} {few}" if any(single) else what) + opened
 
 
 def lost_text(lines: list[Line], y: str) -> str:
     """What a × is; empty where there is none."""
     lost = any((line.points.lost > 0).any() for line in lines)
-    at_chance = ", at chance" if outcome_of(y).chance else ""
-    return f"× k: k replicates diverged; they count in the mean{at_chance}." if lost else ""
+    where = "at chance" if outcome_of(y).chance else "in the mean"
+    return f"× k: k replicates diverged; they count {where}." if lost else ""
 
 
 def censored_text(runs: pd.DataFrame, statuses: list[pd.Series], y: str) -> str:
@@ -191,6 +188,19 @@ def marks_text(columns: list[str]) -> str:
     """What the marks on top are; empty where there are none."""
     what = " and ".join(dict.fromkeys(map(plain, columns)))
     return f"On top: {what} of each replicate that has one, and how many have." if columns else ""
+
+
+def edges_text(runs: pd.DataFrame, panels: list[Mapping]) -> str:
+    """Which lines over rates have the best one at the edge of their grid; empty where there are none."""
+    told = []
+    for panel in panels:
+        if panel["x"] == RATE:
+            rows = concerning(rows_of(runs, panel.get("where"), panel["name"]), OBJECTIVE)
+            of_line = edges(rows, panel["lines"])
+            for edge in dict.fromkeys(of_line.values()):
+                where = f" in {' '.join(panel['title'].split())!r}" if panel.get("title") and len(panels) > 1 else ""
+                told.append(f"{', '.join(line for line in of_line if of_line[line] == edge)} ({edge}{where})")
+    return f"Best rate, by validation, at the edge of its grid: {'; '.join(told)}." if told else ""
 
 
 def left_out_text(statuses: list[pd.Series]) -> str:

@@ -8,21 +8,31 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from normbench.analysis.columns import of_configuration
 from normbench.analysis.evidence import measured
 from normbench.analysis.lines import where_text, with_values
+from normbench.analysis.results_tables import judged
 from normbench.errors import UserError, choices_text
 from normbench.records.metrics import HEADLINE, MEASUREMENTS, OBJECTIVE, of_measurements
 
+FIGURES = ("panels", "curves")  # what a study's file may say under `figure`
 PANEL_KEYS = ("title", "where", "x", "y", "also", "lines", "as", "horizontal", "marks")
 
 
-def checked(panel: Mapping, number: int) -> dict:
-    """The panel with its defaults and a name for error messages."""
+def figures_of(said: Mapping | None) -> dict:
+    """What a study's file says under `figure`. Raises UserError for a figure that there is not."""
+    for key in said or {}:
+        if key not in FIGURES:
+            raise UserError(f"figure.{key}: unknown key; {choices_text(key, FIGURES)}")
+    return dict(said or {})
+
+
+def checked(panel: Mapping, number: int, runs: pd.DataFrame) -> dict:
+    """The panel with its defaults and a name for error messages. runs: of what is to be drawn."""
     name = f"figure panel {panel.get('title') or number!r}"
     for key in panel:
         if key not in PANEL_KEYS:
             raise UserError(f"{name}: {key}: unknown key; {choices_text(key, PANEL_KEYS)}")
     if "x" not in panel:
         raise UserError(f"{name}: x is missing: the column along the x axis")
-    return {"name": name, "y": HEADLINE, "lines": "method"} | dict(panel)
+    return {"name": name, "y": judged(runs) or HEADLINE, "lines": "method"} | dict(panel)
 
 
 def default_panels(runs: pd.DataFrame) -> list[dict]:

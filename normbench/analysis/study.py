@@ -1,5 +1,7 @@
 """A study as its scripts see it: the tables in its folder, and what its experiment file says."""
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,17 +11,37 @@ import pandas as pd
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from normbench.analysis.claims import Claim, parse_claims
+from normbench.analysis.claims import Claim, Verdict, decide, parse_claims, parse_looks
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.evidence import select
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError, choices_text
-from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE, TRAIN
+from normbench.records.directory import plainly
+from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE, TRAIN, outcome_of
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 OF_ANY = (*OTHER, *CONFIGURATION, *ENVIRONMENT, "seconds", "stack", "ms_per_step")
 NEEDED = ("diverged_epoch", OBJECTIVE, HEADLINE, *OF_ANY)  # where there is any training
+
+
+# Of a claim whose text git was asked about.
+BEFORE, AFTER = "before the runs", "changed after the runs"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader has to know of a study beside its rows.
+
+    fixed: claim → whether it was fixed before the runs, in words, where that was checked. looks: after how many seeds
+    they were planned. exploratory: why its claims are, empty where they are not. common: key → value of the
+    configuration that all runs share.
+    """
+
+    fixed: dict[str, str] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
+    exploratory: str = ""
+    common: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,10 +60,13 @@ class Study:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
+        """runs.csv; of a study that shows validation alone without what was measured on the test images."""
         path = self.folder / "runs.csv"
         table = read(path)
         probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
-        return chosen(complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED), self.where)
+        table = complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
+        table = table[[c for c in table if not outcome_of(c).tested]] if self.validation_only else table
+        return chosen(table, self.where)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -63,9 +88,55 @@ class Study:
     def claims(self) -> list[Claim]:
         return parse_claims(self.says("claims"))
 
+    @property
+    def validation_only(self) -> bool:
+        """Whether it tunes something, and thus has nothing to say of the test images."""
+        return bool(self.says("validation_only") or self.says("tunes"))
+
+    @property
+    def about(self) -> About:
+        return About(
+            fixed=self._fixed(),
+            looks=parse_looks(self.says("looks")),
+            exploratory=self.says("exploratory") or "",
+            common=self._kept("configurations").get("common", {}),
+        )
+
+    def verdicts(self) -> list[Verdict]:
+        """What its rows say of its claims, its primary ones corrected together with those of all other studies."""
+        claims = self.claims
+        return (
+            decide(claims, self.runs, self._curves_or_none(), self.says("looks"), other_primaries(self))
+            if claims
+            else []
+        )
+
     def says(self, key: str):
         """What the experiment file says under a key, or None."""
         return (self.file or {}).get(key)
+
+    def _curves_or_none(self) -> pd.DataFrame | None:
+        return self.curves if (self.folder / "curves.csv").is_file() else None
+
+    def _fixed(self) -> dict[str, str]:
+        """Claim → before or after the runs, as claims.json has it of the text that stands in the file now."""
+        checked, words = self._kept("claims"), {}
+        for entry in json.loads(json.dumps(self.says("claims") or [])):
+            found = checked.get(entry.get("name"), {})
+            if found.get("fixed") is not None:
+                words[entry["name"]] = BEFORE if found["fixed"] and found.get("text") == entry else AFTER
+        return words
+
+    def _kept(self, name: str) -> dict:
+        """What scripts/collect.py kept beside the tables; nothing where it did not."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            return {}
+        try:
+            with plainly(path):
+                return json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path}: not what scripts/collect.py wrote ({error})") from None
 
 
 def study_of(target: str, folder: Path | None, where: Mapping[str, list] | None = None) -> Study:
@@ -81,6 +152,27 @@ def study_of(target: str, folder: Path | None, where: Mapping[str, list] | None 
     except YAMLError as error:
         raise UserError(f"experiment {target}: {' '.join(str(error).split())}") from None
     return Study(target, folder or Path("results", target), file, where or {})
+
+
+def other_primaries(study: Study) -> list[float]:
+    """The p values of the primary claims of all other studies, 1 for one whose rows are not in results/.
+
+    What a study calls exploratory confirms nothing, and is not among them.
+    """
+    found = []
+    for name in study_names():
+        other = study_of(name, None)
+        if name == study.name or other.says("exploratory"):
+            continue
+        if not any(isinstance(entry, dict) and entry.get("primary") for entry in other.says("claims") or []):
+            continue
+        primary = [claim for claim in other.claims if claim.primary]
+        if (other.folder / "runs.csv").is_file():
+            verdicts = decide(primary, other.runs, other._curves_or_none(), other.says("looks"))
+            found += [1.0 if math.isnan(verdict.p) else verdict.p for verdict in verdicts]
+        else:
+            found += [1.0] * len(primary)
+    return found
 
 
 def chosen(table: pd.DataFrame, where: Mapping[str, list]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from normbench.errors import InputError, UserError, choices_text
 from normbench.facts import facts_of
 
 # What an experiment file says beside the configuration of its runs.
-OF_A_STUDY = ("grids", "claims", "figure", "tunes", "looks")
+OF_A_STUDY = ("grids", "claims", "figure", "tunes", "looks", "validation_only", "exploratory")
 
 
 def resolve(config: DictConfig, processes: int = 1) -> DictConfig:

@@ -4,6 +4,7 @@
 IMAGES = {"cifar10": (50_000, 10_000), "patterns": (6_000, 1_000)}
 # What is to be told, and among how many.
 LABELS = {"class": 10, "brightness": 2}
+PRECISE_BATCH = 200  # images per forward pass of the precise statistics: earlier layers normalize by these
 
 
 def train_images(config) -> int:

@@ -32,8 +32,8 @@ class Outcome:
     number of classes to its value at chance, at which a diverged replicate counts; None: such a one has no value.
     whole: an integer. scale: "log" for what is positive and compared by its ratios, else "linear". reached: the outcome
     that is false where the value is only a bound, for a target was not reached (right-censored). sought: the outcome
-    that says whether it was looked for at all, by a range test, whatever became of the training beside it. shared: the
-    replicates of a stack have it together.
+    that says whether it was looked for at all, by a range test, whatever became of the training beside it. tested: it
+    is of the test images, which no tuning study shows.
 
     In summary.md: table, the one that shows it: "results", "further", or None. head: of its column there. note: on
     what it is. median: the format of its median; None: the mean is shown. digits: the format of a mean.
@@ -50,7 +50,7 @@ class Outcome:
     scale: str = "linear"
     reached: str | None = None
     sought: str | None = None
-    shared: bool = False
+    tested: bool = False
     table: str | None = "further"
     head: str = ""
     note: str = ""
@@ -107,26 +107,17 @@ SHOWN = {
 def _score(split: str, score: str, way: str = "", way_words: str = "") -> Outcome:
     words, unit, better, chance = SCORES[score]
     name = f"{split}_{score}{way}"
-    return Outcome(name, f"{SPLITS[split]} {words}{way_words}", unit, better, chance, **UNSHOWN | SHOWN.get(name, {}))
+    shown = UNSHOWN | SHOWN.get(name, {})
+    return Outcome(name, f"{SPLITS[split]} {words}{way_words}", unit, better, chance, tested=split == "test", **shown)
 
 
 # Of every measurement; and of a whole run.
 COST = (
-    Outcome("seconds", "time in all of a stack", "s", "lower", shared=True, **UNSHOWN),
-    Outcome(
-        "train_seconds",
-        "training time of a stack",
-        "s",
-        "lower",
-        shared=True,
-        head="training, s",
-        note="Training: seconds per replicate, evaluation left out, median.",
-        median=".1f",
-        **SUMMARY,
-    ),
+    Outcome("seconds", "time in all of a stack", "s", "lower", scale="log", **UNSHOWN),
+    Outcome("train_seconds", "training time of a stack", "s", "lower", scale="log", **UNSHOWN),
     Outcome("stack", "replicates trained side by side", whole=True, **UNSHOWN),
-    Outcome("ms_per_step", "time per step of a stack", "ms", "lower", shared=True, median=".2f", **UNSHOWN),
-    Outcome("images_per_second", "speed of a stack", "images/s", "higher", **UNSHOWN),
+    Outcome("ms_per_step", "time per step of a stack", "ms", "lower", scale="log", **UNSHOWN),
+    Outcome("images_per_second", "speed of a stack", "images/s", "higher", scale="log", **UNSHOWN),
 )
 PEAK_MEMORY = Outcome("peak_memory_mb", "peak memory", "MB", "lower", median=".0f", **UNSHOWN)
 
@@ -138,20 +129,22 @@ TRAINING = (
         for split in ("val", "test")
         for score in SCORES
     ),
-    Outcome("tta_gained", "images that TTA turned right", better="higher", whole=True, **UNSHOWN),
-    Outcome("tta_lost", "images that TTA turned wrong", better="lower", whole=True, **UNSHOWN),
-    Outcome("tta_p", "McNemar's p of TTA", **UNSHOWN),
-    Outcome("tta_cost", "evaluation time of TTA", "× plain", "lower", median=".1f", **UNSHOWN),
+    Outcome("tta_gained", "images that TTA turned right", better="higher", whole=True, tested=True, **UNSHOWN),
+    Outcome("tta_lost", "images that TTA turned wrong", better="lower", whole=True, tested=True, **UNSHOWN),
+    Outcome("tta_p", "McNemar's p of TTA", tested=True, **UNSHOWN),
+    Outcome("tta_cost", "evaluation time of TTA", "× plain", "lower", scale="log", **UNSHOWN),
     Outcome(
         "steps_to_target",
         "steps to the target accuracy",
         better="lower",
         whole=True,
+        scale="log",
         reached="target_reached",
         head="steps to target",
         note="Steps to target: SGD steps until the validation accuracy reached it, median, and how many replicates did "
         "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
         median=".0f",
+        digits=".0f",
         **SUMMARY,
     ),
     Outcome("target_reached", "share that reached the target", better="higher", **UNSHOWN),
@@ -159,10 +152,12 @@ TRAINING = (
         "suggested_lr",
         "suggested learning rate",
         "at batch size 128",
+        scale="log",
         sought="lr_found",
         head="suggested rate",
         note="Suggested rate: of a learning rate range test, median, and of how many replicates it suggested one.",
         median=".3g",
+        digits=".3g",
         **SUMMARY,
     ),
     Outcome("lr_found", "share with a suggested learning rate", better="higher", **UNSHOWN),
@@ -172,6 +167,7 @@ TRAINING = (
         "points",
         "lower",
         sought="lr_found",
+        tested=True,
         head="regret",
         note="Regret: points of test accuracy between the best rate of the grid, chosen by validation, and the rate of "
         "the grid nearest to the suggested one, mean ± half-width of the 95 % t interval; none where that best rate is "
@@ -190,15 +186,26 @@ RANGE_TEST = tuple(
 MATRICES = ("pixels", "pixels, centred", "channels")  # whose conditions the measurement of inputs tells
 INPUTS = (
     Outcome("loss", "loss at the start", "nats", "lower"),
-    Outcome("hessian_largest", "largest eigenvalue of the Hessian", "nats", digits=".3g"),
+    Outcome("hessian_largest", "largest eigenvalue of the Hessian", "nats", scale="log", digits=".3g"),
     Outcome("hessian_smallest", "smallest eigenvalue of the Hessian", "nats", digits=".3g"),
     Outcome("forward_overflow", "forward overflow in float16", "%", "lower", digits=".3g"),
     Outcome("forward_underflow", "forward underflow in float16", "%", "lower", digits=".3g"),
     Outcome("backward_overflow", "backward overflow in float16", "%", "lower", digits=".3g"),
     Outcome("backward_underflow", "backward underflow in float16", "%", "lower", digits=".3g"),
-    Outcome("condition_pixels", "condition number of the pixels", better="lower", digits=".3g", printed=None),
-    Outcome("condition_centred", "the same less the mean image", better="lower", digits=".3g", printed=None),
-    Outcome("condition_channels", "condition number of the channels", better="lower", digits=".3g", printed=None),
+    Outcome(
+        "condition_pixels", "condition number of the pixels", better="lower", scale="log", digits=".3g", printed=None
+    ),
+    Outcome(
+        "condition_centred", "the same less the mean image", better="lower", scale="log", digits=".3g", printed=None
+    ),
+    Outcome(
+        "condition_channels",
+        "condition number of the channels",
+        better="lower",
+        scale="log",
+        digits=".3g",
+        printed=None,
+    ),
 )
 
 # What a gradient comes to, of a layer's weight and, with output_ before it, of its output.
@@ -274,9 +281,9 @@ SERIES = (
     _score("val", "loss"),
     _score("val", "acc"),
     _score("val", "ece"),
-    Outcome("grad_norm", "norm of the gradient", **UNSHOWN),
+    Outcome("grad_norm", "norm of the gradient", scale="log", **UNSHOWN),
     Outcome("image_size", "width of the images", "pixels", whole=True, **UNSHOWN),
-    Outcome("epoch_seconds", "training time of an epoch", "s", "lower", shared=True, **UNSHOWN),
+    Outcome("epoch_seconds", "training time of an epoch", "s", "lower", scale="log", **UNSHOWN),
     COST[0],
 )
 # The columns of metrics.csv, and those of curves.csv.

@@ -2,19 +2,23 @@
 
 import sys
 
+from normbench.records.metrics import TRAIN, measurement_of
 from normbench.runs.planned import Run
 
 
-def estimates(runs: list[Run]) -> list[float]:
+def estimates(runs: list[Run]) -> list[float | None]:
     """Seconds that each run takes from its start, on this machine and alone on it.
 
-    From the finished runs of the same model, method, batch size, augmentation and stack; where there is none, from a
-    few steps.
+    From the finished runs of the same measurement, model, method, batch size, augmentation and stack; where there is
+    none, of a training from a few steps, and of what is no training None.
     """
 
     def kind(config):
         return (
-            *(str(config[key]) for key in ("model", "norm", "batch_size", "precision", "augment", "evaluation")),
+            *(
+                str(config[key])
+                for key in ("measure", "model", "norm", "batch_size", "precision", "augment", "evaluation")
+            ),
             min(config.stack, 8),
         )
 
@@ -23,11 +27,10 @@ def estimates(runs: list[Run]) -> list[float]:
         result = run.directory.result()
         if result and result["status"] == "finished":
             pace.setdefault(kind(run.config), result["seconds"] / run.images)
-    if missing := {kind(run.config) for run in runs} - pace.keys():
+    trainings = {kind(run.config): run for run in runs if measurement_of(run.config) == TRAIN}
+    if missing := trainings.keys() - pace.keys():
         print(f"normbench: timing {len(missing)} kinds of run that have no finished one", file=sys.stderr)
-    for run in runs:
-        if kind(run.config) not in pace:
-            from normbench.runs.trial import trial  # with torch, which takes its time to load
+        from normbench.runs.trial import trial  # with torch, which takes its time to load
 
-            pace[kind(run.config)] = trial(run.config)
-    return [run.images * pace[kind(run.config)] for run in runs]
+        pace |= {one: trial(trainings[one].config) for one in trainings if one in missing}
+    return [run.images * pace[kind(run.config)] if kind(run.config) in pace else None for run in runs]

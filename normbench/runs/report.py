@@ -176,12 +176,13 @@ def print_sweep(runs: list[Run]) -> int:
     return 1 if messages else 0
 
 
-def print_plan(runs: list[Run], estimates: list[float], reused: int = 0) -> None:
+def print_plan(runs: list[Run], estimates: list[float | None], reused: int = 0) -> None:
     """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take.
 
-    runs: those at work. estimates: seconds that each takes from its start. reused: replicates that a table has.
+    runs: those at work. estimates: seconds that each takes from its start, None where that is not known. reused:
+    replicates that a table has.
     """
-    console, left, counts = _console(), 0.0, {}
+    console, left, counts, unknown = _console(), 0.0, {}, 0
     swept = _swept(runs)
     table = Table(title="Runs", title_justify="left")
     for key in (*swept, "n", "status", "time from start", "run"):
@@ -189,15 +190,21 @@ def print_plan(runs: list[Run], estimates: list[float], reused: int = 0) -> None
     for run, seconds in zip(runs, estimates, strict=True):
         status, typed = run.directory.status(), _typed(run)
         counts[status] = counts.get(status, 0) + 1
-        left += 0 if status in OVER and not run.config.force else seconds
-        table.add_row(
-            *(typed.get(key, "") for key in swept), str(run.config.replicates), status, duration(seconds), run.name
-        )
+        if status not in OVER or run.config.force:
+            left += seconds or 0
+            unknown += seconds is None
+        told = "–" if seconds is None else duration(seconds)
+        table.add_row(*(typed.get(key, "") for key in swept), str(run.config.replicates), status, told, run.name)
     console.print(table)
+    trained = (
+        f"about {duration(left)} of training left on this machine, one run at a time" if left or not unknown else ""
+    )
+    untimed = f"{unknown} runs left whose time is not known" if unknown else ""
     console.print(
         (f"{reused} replicates are rows of the tables reused; " if reused else "")
         + f"{len(runs)} runs: "
         + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
         + "; "
-        f"about {duration(left)} of training left on this machine, one run at a time. Nothing was run."
+        + " and ".join(filter(None, (trained, untimed)))
+        + ". Nothing was run."
     )

@@ -7,14 +7,13 @@ import torch
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
+from normbench.config.sizes import PRECISE_BATCH
 from normbench.data.cache import dataset
 from normbench.data.epoch import Epoch, Mix, image_size, with_border
 from normbench.data.inputs import DTYPES, Inputs, resized
 from normbench.processes import ALONE, Processes
 from normbench.tasks.build import make_model
 from normbench.tasks.scores import evaluate
-
-PRECISE_BATCH = 200  # images per forward pass of the precise statistics: earlier layers normalize by these
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from scipy import stats
 
-from normbench.analysis.figures import cost_figure, curves_figure, save, sweep_figure
+from normbench.analysis.figures import curves_figure, save, sweep_figure
 from normbench.analysis.looks import METHODS, SPARE, looks_of
-from normbench.analysis.panels import default_panels
+from normbench.analysis.panels import default_panels, figures_of
 from normbench.errors import UserError
 from normbench.norms import NORMS
 
@@ -171,11 +171,68 @@ def test_replicates_not_counted_are_noted_once(runs):
 
 def test_one_replicate_has_no_interval_and_the_note_says_so(runs):
     figure = sweep_figure(runs[runs.seed == 4], [ARMS])
-    assert not bars(figure.axes[0], "batch").size
+    assert not np.isfinite(bars(figure.axes[0], "batch")).any()
     assert line(figure.axes[0], "batch").get_ydata() == pytest.approx(
         runs[(runs.seed == 4) & (runs.method == "batch")].test_acc
     )
-    assert "no interval" in note(figure)
+    assert "without an interval" in note(figure)
+
+
+def test_two_replicates_are_drawn_themselves(runs):
+    two = runs[runs.seed.isin([0, 4]) | (runs.batch_size == 128)]
+    figure = sweep_figure(two, [ARMS])
+    (axes,) = figure.axes
+    drawn, single = line(axes, "batch"), line(axes, "_single batch")
+    rows = two[(two.method == "batch") & (two.batch_size < 128)]
+    expect = sorted(zip(rows.batch_size, rows.test_acc, strict=True))
+    assert np.array(sorted(map(tuple, single.get_xydata()))) == pytest.approx(np.array(expect))
+    assert drawn.get_markevery() == [3]  # the mean of five, at 128
+    assert single.get_marker() == drawn.get_marker()
+    ends = [segment for segment in bars(axes, "batch").tolist() if not np.isnan(segment).any()]
+    assert ends == [pytest.approx(expected(two[(two.method == "batch") & (two.batch_size == 128)].test_acc)[1:])]
+    words = " ".join(note(figure).split())
+    assert "Where there is no bar: the replicates themselves, without an interval (n < 3)" in words
+    assert line(sweep_figure(two[two.seed == 0], [DECOUPLED]).axes[0], "_end group").get_ydata() == pytest.approx(
+        two[(two.method == "group") & (two.batch_size == 128) & (two.seed == 0)].test_acc
+    )
+
+
+def test_an_outcome_of_a_log_scale_has_geometric_means(runs):
+    table = runs.assign(grad_norm=10.0 ** (runs.seed - 2))
+    figure = sweep_figure(table, [ARMS | {"y": "grad_norm"}])
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "norm of the gradient (log scale)"
+    assert line(axes, "batch").get_ydata() == pytest.approx([1.0] * 4)
+    assert bars(axes, "batch")[0] == pytest.approx(10 ** np.array(expected(np.arange(-2.0, 3.0))[1:]))
+    assert "geometric mean" in note(figure)
+    table.loc[(table.method == "batch") & (table.seed == 0), "grad_norm"] = 0.0
+    (axes,) = (figure := sweep_figure(table, [ARMS | {"y": "grad_norm"}])).axes
+    assert axes.get_yscale() == "linear"
+    assert len(line(axes, "_single batch").get_xydata()) == 20
+    assert "or a value ≤ 0" in note(figure)
+
+
+def test_the_note_says_which_lines_have_their_best_rate_at_the_edge(runs):
+    some = runs[runs.batch_size.isin([2, 8]) & runs.method.isin(["batch", "group"])]
+    rates = pd.concat([some.assign(lr=lr) for lr in (0.1, 0.2, 0.4)])
+    best = {"batch": 0.4, "group": 0.2}
+    rates["val_acc"] = 50.0 + (rates.lr == rates.method.map(best)).where(rates.batch_size == 2, rates.lr == 0.1)
+    panels = [{"title": f"B  {size}", "x": "lr", "where": {"batch_size": size}} for size in (2, 8)]
+    words = " ".join(note(sweep_figure(rates, panels)).split())
+    assert "at the edge of its grid: batch (highest in 'B 2'); batch, group (lowest in 'B 8')." in words
+    alone = " ".join(note(sweep_figure(rates[rates.batch_size == 2], panels[:1])).split())
+    assert "at the edge of its grid: batch (highest)." in alone
+    assert "edge" not in note(sweep_figure(rates[rates.method == "group"], panels[:1]))
+
+
+def test_a_study_without_test_accuracies_is_drawn_by_validation(runs):
+    bare = runs.drop(columns=[column for column in runs if column.startswith("test_")])
+    assert sweep_figure(bare, [ARMS]).axes[0].get_ylabel() == "validation accuracy (%)"
+    with pytest.raises(UserError, match="test_acc: no such column"):
+        sweep_figure(bare, [ARMS | {"y": "test_acc"}])
+    with pytest.raises(UserError, match=re.escape("figure.cost: unknown key; choices: curves, panels")):
+        figures_of({"panels": [], "cost": {}})
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3, 20.0])
@@ -194,13 +251,13 @@ def test_names_of_lines_do_not_overlap_and_stay_in_the_figure(runs, spread):
 def test_each_method_has_its_own_marker_and_colour_everywhere(runs):
     assert set(METHODS) == set(NORMS)
     assert len({style.marker for style in METHODS.values()}) == len({style.colour for style in METHODS.values()}) == 11
-    for axes in (sweep_figure(runs, [ARMS]).axes[0], cost_figure(runs, where=ARMS["where"]).axes[0]):
-        for method in ("batch", "group", "none"):
-            drawn = line(axes, method)
-            assert (to_hex(drawn.get_color()), drawn.get_marker()) == (
-                METHODS[method].colour.lower(),
-                METHODS[method].marker,
-            )
+    (axes,) = sweep_figure(runs, [ARMS]).axes
+    for method in ("batch", "group", "none"):
+        drawn = line(axes, method)
+        assert (to_hex(drawn.get_color()), drawn.get_marker()) == (
+            METHODS[method].colour.lower(),
+            METHODS[method].marker,
+        )
     unknown = runs.replace({"method": {"group": "theirs", "none": "ours"}})
     strange = sweep_figure(unknown, [{"x": "batch_size", "where": {"method": ["batch", "theirs", "ours"]}}]).axes[0]
     assert len({line(strange, method).get_color() for method in ("batch", "theirs", "ours")}) == 3
@@ -260,8 +317,6 @@ def test_lines_over_categories_stand_side_by_side(crossed):
             slanted = [text.get_rotation() for text in texts]
             boxes = [matplotlib.text.Text.get_window_extent(text) for text in texts]
             assert all(slanted) or not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-    cost = cost_figure(crossed, x="data.noise", lines="data.input", where={"augment.mixup": 0})
-    assert len({tuple(line(cost.axes[0], given).get_xdata()) for given in INPUTS}) == len(INPUTS)
 
 
 def test_styles_of_what_is_no_method_read_in_grey():
@@ -290,13 +345,11 @@ def test_other_metrics_have_labels_limits_and_notes(runs):
     assert figure.axes[0].get_ylabel() == "test ECE (%)"
     assert figure.axes[0].get_ylim()[0] >= 0
     assert "1 diverged without test_ece" in note(figure)
-    cost = cost_figure(table, where=ARMS["where"], y="steps_to_target")
-    for figure in (sweep_figure(table, [ARMS | {"y": "steps_to_target"}]), cost):
-        # Of 58 that are over seeds 0 and 1 of 12 cells, but for two of them.
-        text = " ".join(note(figure).split())
-        assert "22 of 58 replicates did not reach the target and count with all their steps." in text
-        assert "1 failed, 1 missing" in text
-        assert "they count in the mean. " in text  # not at chance
+    # Of 58 that are over seeds 0 and 1 of 12 cells, but for two of them.
+    text = " ".join(note(sweep_figure(table, [ARMS | {"y": "steps_to_target"}])).split())
+    assert "22 of 58 replicates did not reach the target and count with all their steps." in text
+    assert "1 failed, 1 missing" in text
+    assert "they count in the mean. " in text  # not at chance
 
 
 def test_marks_stand_on_top_a_row_a_line(runs):
@@ -378,7 +431,7 @@ def test_the_same_seed_twice_is_told(runs):
 
 def test_other_empty_selections(runs, curves):
     nothing = runs.assign(status="missing")
-    for draw in (lambda: curves_figure(curves, nothing), lambda: cost_figure(nothing), lambda: default_panels(nothing)):
+    for draw in (lambda: curves_figure(curves, nothing), lambda: default_panels(nothing)):
         with pytest.raises(UserError, match="finished"):
             draw()
     with pytest.raises(UserError, match="there are none"):
@@ -414,25 +467,6 @@ def test_learning_curves_of_words_are_in_the_order_of_the_table(crossed, curves)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"noise {noise}" for noise in NOISES]
 
 
-def test_costs_are_medians_of_a_replicate(runs):
-    figure = cost_figure(runs, where=ARMS["where"])
-    time, memory, trade = figure.axes
-    rows = runs[(runs.method == "batch")].groupby("batch_size")
-    assert line(time, "batch").get_ydata() == pytest.approx(rows.ms_per_step.median() / 5)
-    assert time.get_yscale() == "log"
-    assert "not measured" in [text.get_text() for text in memory.texts]
-    assert trade.get_xlabel() == "training and evaluation time per replicate (s)"
-    points = sorted(zip(rows.seconds.median() / 5, rows.test_acc.mean(), strict=True))
-    assert np.array(sorted(line(trade, "batch").get_xydata().tolist())) == pytest.approx(np.array(points))
-    apart = cost_figure(runs.assign(train_seconds=0.5 * runs.seconds), where=ARMS["where"]).axes[2]
-    assert apart.get_xlabel() == "training time per replicate (s)"
-    halves = [[x / 2, y] for x, y in points]
-    level = cost_figure(runs.assign(seconds=7.0), where=ARMS["where"]).axes[2]  # all take the same time
-    assert line(level, "batch").get_xydata()[:, 0] == pytest.approx([7 / 5] * len(points))
-    assert sorted(line(level, "batch").get_ydata()) == pytest.approx(sorted(y for _, y in points))
-    assert np.array(sorted(line(apart, "batch").get_xydata().tolist())) == pytest.approx(np.array(halves))
-
-
 def test_default_panels(runs):
     panels = default_panels(runs)
     assert [(panel["x"], panel["where"]["method"]) for panel in panels] == [
@@ -440,10 +474,8 @@ def test_default_panels(runs):
         ("stats_batch", ["ghost_batch"]),
     ]
     sweep_figure(runs, panels)
-    cost_figure(runs, x=panels[0]["x"], where=panels[0]["where"])
     (panel,) = default_panels(runs[runs.batch_size == 128][lambda rows: rows.method != "ghost_batch"])
     assert panel["x"] == "method"
-    cost_figure(runs[runs.batch_size == 128], x="method", where=panel["where"] | {"norm.ghost_size": None})
     rates = pd.concat(
         runs[runs.method.isin(["batch", "group"])].assign(lr=rate, model=model)
         for rate in (0.05, 0.1, 0.2, 0.4, 0.8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
-from normbench.analysis.figures import cost_figure, curves_figure, sweep_figure
+from normbench.analysis.figures import curves_figure, sweep_figure
 from normbench.analysis.looks import CHOICES, METHODS, known_looks, looks_of
 from normbench.analysis.study import study_of
 from normbench.words import typed
@@ -31,9 +31,8 @@ def seen(tmp_path_factory):
         panels = wanted["panels"]
         figure = sweep_figure(study.runs, panels)
         parts = [(panel.get("lines", "method"), [axes]) for panel, axes in zip(panels, figure.axes, strict=True)]
-        for make, key, tables in ((curves_figure, "curves", (study.curves,)), (cost_figure, "cost", ())):
-            if key in wanted:
-                parts.append((wanted[key].get("lines", "method"), make(*tables, study.runs, **wanted[key]).axes[:2]))
+        curves = wanted["curves"]
+        parts.append((curves.get("lines", "method"), curves_figure(study.curves, study.runs, **curves).axes[:2]))
         for column, grid in parts:
             for value in map(typed, study.runs[column].unique()):
                 looks = found.setdefault((column, value), set())

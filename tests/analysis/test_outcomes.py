@@ -14,7 +14,7 @@ import normbench
 from normbench.analysis.claims import decide, parse_claims
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, OTHER, label, of_configuration
 from normbench.analysis.evidence import concerning
-from normbench.analysis.figures import cost_figure, sweep_figure
+from normbench.analysis.figures import sweep_figure
 from normbench.analysis.panels import default_panels
 from normbench.analysis.study import study_of
 from normbench.analysis.tables import summary
@@ -31,8 +31,8 @@ COUNT = Outcome("dead_filters", "filters that are dead", better="lower", whole=T
 
 @pytest.fixture(autouse=True)
 def probe(monkeypatch):
-    """A measurement `gradients` beside the training."""
-    monkeypatch.setitem(metrics.MEASUREMENTS, "gradients", (NORM, COUNT))
+    """A measurement `probing` beside the training."""
+    monkeypatch.setitem(metrics.MEASUREMENTS, "probing", (NORM, COUNT))
 
 
 @pytest.fixture
@@ -72,7 +72,6 @@ def test_a_figure_of_it(probed):
     assert line.get_ydata()[0] == pytest.approx(values(probed, "batch").mean())
     assert figure.axes[0].get_ylabel() == "norm of the first gradient (nats)"
     assert [panel["y"] for panel in default_panels(probed)] == ["first_gradient"]
-    assert cost_figure(probed, y="first_gradient").axes
 
 
 def test_tables_of_it(probed, tmp_path):
@@ -97,13 +96,13 @@ def test_beside_a_training(probed):
     """The same seeds and settings, measured in two ways: a claim and a panel take the rows that have the metric."""
     trained = probed.drop(columns=["first_gradient", "dead_filters"]).assign(test_acc=50.0 + probed.seed, val_acc=50.0)
     trained["run_id"] += "-trained"
-    both = pd.concat([probed.assign(**{MEASUREMENT: "gradients"}), trained.assign(**{MEASUREMENT: "train"})])
+    both = pd.concat([probed.assign(**{MEASUREMENT: "probing"}), trained.assign(**{MEASUREMENT: "train"})])
     [alone], [found] = decide(parse_claims([CLAIM]), probed), decide(parse_claims([CLAIM]), both)
     assert found == alone
     accuracy = CLAIM | {"metric": "test_acc", "kind": "level", "level": 51, "direction": "greater"}
     del accuracy["b"], accuracy["margin"]
     assert decide(parse_claims([accuracy]), both)[0].estimate == pytest.approx(52)
-    assert set(concerning(both, "first_gradient")[MEASUREMENT]) == {"gradients"}
+    assert set(concerning(both, "first_gradient")[MEASUREMENT]) == {"probing"}
     assert len(concerning(both, "seconds")) == len(concerning(both, "batch_size")) == len(both)
     for y, count in (("first_gradient", 5), ("test_acc", 5)):
         figure = sweep_figure(both, [{"x": "batch_size", "y": y}])
@@ -112,13 +111,13 @@ def test_beside_a_training(probed):
 
 
 def test_its_columns_and_its_line_on_the_terminal(capsys):
-    assert [o.name for o in of_measurement("gradients")][:2] == ["first_gradient", "dead_filters"]
-    train, both = ([o.name for o in of_measurements(names)] for names in (["train"], ["gradients", "train"]))
+    assert [o.name for o in of_measurement("probing")][:2] == ["first_gradient", "dead_filters"]
+    train, both = ([o.name for o in of_measurements(names)] for names in (["train"], ["probing", "train"]))
     assert [name for name in both if name in train] == train
     assert set(both) - set(train) == {"first_gradient", "dead_filters"}
     assert "dead_filters" in metrics.whole(both)
     entry = {"seed": 0, "status": "finished", "first_gradient": 0.0123456, "dead_filters": 3, "seconds": 1.0}
-    config = OmegaConf.create({"measure": {"name": "gradients"}, "output": "outputs"})
+    config = OmegaConf.create({"measure": {"name": "probing"}, "output": "outputs"})
     print_run({"run_id": "it", "status": "finished", "replicates": [entry], "seconds": 1.0}, config)
     out = capsys.readouterr().out
     assert "0.0123" in out

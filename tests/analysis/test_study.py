@@ -1,16 +1,22 @@
 """A study: its experiment file, read once, and tables of this version and of earlier ones."""
 
+import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
+from scipy import stats
 
 from normbench.analysis.claims import decide
-from normbench.analysis.figures import cost_figure, curves_figure, sweep_figure
-from normbench.analysis.study import NEEDED, study_of
+from normbench.analysis.figures import curves_figure, sweep_figure
+from normbench.analysis.study import AFTER, BEFORE, NEEDED, About, other_primaries, study_of
 from normbench.analysis.tables import summary
-from normbench.analysis.tables_io import write
+from normbench.analysis.tables_io import read, write
 from normbench.errors import InputError, UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -74,6 +80,69 @@ def test_a_folder_says_nothing(tmp_path):
     assert study.title == f"The runs in the folder {tmp_path.name}."
 
 
+CLAIM = {"name": "it", "statement": "So.", "source": "S", "kind": "level", "a": {"method": "batch", "batch_size": 2}}
+CLAIM |= {"direction": "greater", "level": 40}
+
+
+def studied(experiment, **said):
+    experiment.write_text(yaml.safe_dump({"study": "mine", "claims": [CLAIM]} | said))
+    return study_of("mine", experiment.parent)
+
+
+@pytest.mark.parametrize(
+    ("checked", "told"),
+    [
+        ({"it": {"fixed": True, "text": CLAIM}}, {"it": BEFORE}),
+        ({"it": {"fixed": True, "text": CLAIM | {"level": 39}}}, {"it": AFTER}),
+        ({"it": {"fixed": False, "text": CLAIM}}, {"it": AFTER}),
+        ({"it": {"fixed": None, "text": CLAIM}}, {}),
+        ({}, {}),
+        (None, {}),
+    ],
+)
+def test_a_claim_is_fixed_before_the_runs_only_where_git_shows_it(experiment, checked, told):
+    study = studied(experiment, looks=[5, 10], exploratory="why")
+    if checked is not None:
+        (study.folder / "claims.json").write_text(json.dumps(checked))
+    (study.folder / "configurations.json").write_text(json.dumps({"common": {"data.test_size": 7}, "runs": {}}))
+    assert study.about == About(told, (5, 10), "why", {"data.test_size": 7})
+    (study.folder / "claims.json").write_text("{")
+    with pytest.raises(UserError, match=r"claims\.json: not what"):
+        _ = study.about
+
+
+@pytest.mark.parametrize("said", [{"tunes": "lr"}, {"validation_only": True}, {}])
+def test_what_tunes_shows_nothing_of_the_test_images(experiment, said):
+    study = studied(experiment, **said)
+    real = read(ROOT / "results" / "techniques" / "runs.csv")
+    write(real, study.folder / "runs.csv")
+    gone = set(real) - set(study.runs)
+    assert not said or ({"test_acc", "test_ece", "test_acc_tta", "tta_gained"} <= gone)
+    assert not {name for name in gone if name.startswith("val_")}
+    assert bool(gone) == bool(said)
+
+
+def test_primary_claims_are_corrected_together_with_those_of_other_studies(experiment, monkeypatch):
+    real = read(ROOT / "results" / "batch_size" / "runs.csv")
+    monkeypatch.chdir(experiment.parents[2])
+    primary = CLAIM | {"primary": True}
+    for name, claims, said in (
+        ("decided", [primary, CLAIM | {"name": "b"}], {}),
+        ("planned", [primary], {}),
+        ("explored", [primary], {"exploratory": "why"}),
+        ("secondary", [CLAIM], {}),
+    ):
+        experiment.with_name(f"{name}.yaml").write_text(yaml.safe_dump({"claims": claims} | said))
+    write(real, Path("results", "decided", "runs.csv"))
+    study = studied(experiment, claims=[primary])
+    write(real, study.folder / "runs.csv")
+    values = real[(real.method == "batch") & (real.batch_size == 2)].test_acc
+    p = stats.ttest_1samp(values, 40).pvalue
+    assert other_primaries(study) == [pytest.approx(p), 1.0]
+    [verdict] = study.verdicts()
+    assert (verdict.p, verdict.p_holm) == pytest.approx((p, 3 * p))
+
+
 def test_tables_of_earlier_versions_still_give_a_summary_and_figures(tmp_path):
     """Those had fewer outcomes; what the study names has to be there all the same."""
     study = study_of("batch_size", None)
@@ -87,7 +156,6 @@ def test_tables_of_earlier_versions_still_give_a_summary_and_figures(tmp_path):
     wanted = old.says("figure")
     assert sweep_figure(old.runs, wanted["panels"][:1]).axes
     assert curves_figure(old.curves, old.runs, **wanted["curves"]).axes
-    assert cost_figure(old.runs, **wanted["cost"]).axes
     plain = old.runs.drop(columns="test_acc_precise")
     assert "test, precise statistics" not in summary("a", "b", plain, [])
     (tmp_path / "runs.csv").write_text(pd.DataFrame(columns=NEEDED[:-1]).to_csv())

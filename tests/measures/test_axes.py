@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import Forked
 
 from normbench.analysis.claims import decide, parse_claims
 from normbench.config.resolve import resolve
@@ -105,8 +106,8 @@ def test_a_mistake_is_told_before_any_run(compose):
 def swept(popen, tmp_path_factory):
     """The folder in which a real command has run, twice, and what the second time said."""
     folder, how = tmp_path_factory.mktemp("axes"), ("-m", "measure=axes", "data=patterns", "device=cpu", "replicates=3")
-    for _ in range(2):
-        process = popen(folder, *how, f"norm={','.join(NORMS)}")
+    for start in (popen, Forked):
+        process = start(folder, *how, f"norm={','.join(NORMS)}")
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     return folder, out + err

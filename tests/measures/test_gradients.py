@@ -21,7 +21,7 @@ from normbench.records.metrics import BINS, COLUMNS, of_measurement
 from normbench.runs.collect import gather
 from normbench.signals import Stopped
 
-HOW = ("measure=gradients", "model.width=8", "batch_size=8", "data.train_size=16", "logging.tensorboard=false")
+HOW = ("measure=gradients", "model.width=2", "batch_size=8", "data.train_size=16", "logging.tensorboard=false")
 
 
 def normal(*shape, seed=0):

@@ -1,17 +1,19 @@
 """The three measures against independent float64 references, and the tables made of them."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from scipy import stats
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from normbench.analysis.inputs_page import MATRICES, _interval_cell, figure
+from normbench.analysis.inputs_page import MATRICES, _interval_cell, figure, text
 from normbench.config.resolve import resolve
 from normbench.data.inputs import KINDS
 from normbench.errors import InputError, UserError
@@ -25,6 +27,8 @@ from normbench.random import derive
 from normbench.runs.probe import planned, probe_inputs
 from normbench.tasks import make_task
 from normbench.training.network import Network
+
+ROOT = Path(__file__).parents[2]
 
 
 def normal(*shape, seed=0):
@@ -287,7 +291,25 @@ def test_what_is_not_finite_lowers_n_and_is_said(findings):
     networks["hessian_largest"] = np.nan
     figure(findings.tables["conditions"], networks)  # an empty panel, no error
     assert _interval_cell(pd.Series([np.inf, np.nan])) == "not finite"
-    assert _interval_cell(pd.Series([1.0, 3.0, np.nan])) == "2 [-10.7, 14.7] (n = 2)"
+    assert _interval_cell(pd.Series([1.0, 3.0, np.nan])) == "1, 3 (n = 2)"
+
+
+def test_no_interval_on_a_log_axis_leaves_it():
+    """The tables of results/: eigenvalues over two decades, and shares of which some are 0."""
+    folder = ROOT / "results" / "probe_inputs"
+    networks, conditions = (pd.read_csv(folder / f"{name}.csv") for name in ("networks", "conditions"))
+    _, middle, right = figure(conditions, networks).axes
+    ends = np.concatenate([s[:, 0] for lines in middle.collections for s in lines.get_segments()])
+    low, high = middle.get_xlim()
+    assert (ends > low).all()
+    assert (ends < high).all()
+    assert not right.collections
+    values = networks[(networks["input"] == "raw") & (networks["norm"] == "none")]["hessian_largest"]
+    logs = np.log(values)
+    half = stats.t.ppf(0.975, 4) * stats.sem(logs)
+    told = "{:.3g} [{:.3g}, {:.3g}]".format(*np.exp(logs.mean() + half * np.array([0, -1, 1])))
+    row = next(line for line in text(conditions, networks).splitlines() if line.startswith("| raw | none"))
+    assert f"| {told} | {values.median():.3g} |" in row
 
 
 def test_defaults_are_what_is_not_typed():

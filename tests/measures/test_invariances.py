@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from forked import Forked
 
 from normbench.analysis.claims import decide, parse_claims
 from normbench.config.resolve import resolve
@@ -100,11 +101,11 @@ def test_a_mistake_is_told_before_any_run(compose):
 
 
 @pytest.fixture(scope="module")
-def swept(popen, tmp_path_factory):
+def swept(tmp_path_factory):
     """The folder in which a real command has run, twice, and what the second time said."""
     folder, how = tmp_path_factory.mktemp("invariances"), ("data=patterns", "device=cpu", "replicates=3")
     for _ in range(2):
-        process = popen(folder, "-m", "measure=invariances", *how, "norm=batch,layer,weight_norm,none")
+        process = Forked(folder, "-m", "measure=invariances", *how, "norm=batch,layer,weight_norm,none")
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     return folder / "outputs", out + err

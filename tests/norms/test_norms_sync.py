@@ -1,5 +1,6 @@
 """sync_batch over real processes: K processes with a share of the batch each equal batch norm on the whole."""
 
+import forked
 import pytest
 import torch
 from torch import distributed, multiprocessing, nn
@@ -82,7 +83,8 @@ def process(rank, folder):
 @pytest.fixture(scope="module")
 def of_each_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sync")
-    multiprocessing.spawn(process, (str(folder),), nprocs=2)
+    forked.server()
+    multiprocessing.start_processes(process, (str(folder),), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import Forked
 from omegaconf import OmegaConf
 from small_runs import without_times
 
@@ -337,7 +338,7 @@ def test_the_second_process_on_a_run_says_so_and_stops(tiny, popen, tmp_path):
     try:
         line = first.stderr.readline()
         assert "epoch 1/" in line
-        second = popen(tmp_path, *typed, "output=runs", "force=true")
+        second = Forked(tmp_path, *typed, "output=runs", "force=true")
         out, err = second.communicate(timeout=60)
         assert second.returncode == 2
         assert out == ""

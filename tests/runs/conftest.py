@@ -1,7 +1,7 @@
 import signal
 
 import pytest
-from launching import Sweep, results
+from launching import Sweep, results, serially
 
 
 @pytest.fixture
@@ -23,6 +23,6 @@ def sweep():
 def serial(tmp_path_factory):
     """What the seeds 0 and 1 come to, one after the other in one process."""
     output = tmp_path_factory.mktemp("serial") / "outputs"
-    Sweep(output, "seed=0,1", "threads=1").ends(0)
+    serially(output)
     assert len(results(output)) == 2
     return results(output)

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from forked import Forked
 from small_runs import TINY, without_times
 
 from normbench.config.overrides import normalize, plan
@@ -64,6 +65,21 @@ class Sweep:
     def left(self) -> list[int]:
         """Its processes that still live."""
         return [pid for pid, (state, _, session) in processes().items() if session == self.process.pid and state != "Z"]
+
+
+def serially(output: Path) -> None:
+    """The seeds 0 and 1 without a launcher, whatever there is of them already."""
+    process = Forked(ROOT, "-m", *SMALL, f"output={output}", "seed=0,1", "threads=1")
+    printed = process.communicate(timeout=180)
+    assert process.returncode == 0, printed
+
+
+def refused(output: Path, *overrides: str, **environment: str) -> str:
+    """What is said of a sweep with a mistake in it, which ends with status 2."""
+    process = Forked(ROOT, "-m", *SMALL, f"output={output}", *overrides, **environment)
+    printed = process.communicate(timeout=180)
+    assert process.returncode == 2, printed
+    return "".join(printed)
 
 
 def processes() -> dict[int, tuple[str, int, int]]:

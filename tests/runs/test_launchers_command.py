@@ -7,7 +7,7 @@ import tomllib
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from launching import ROOT, Sweep
+from launching import ROOT, refused
 from omegaconf import OmegaConf
 
 from normbench.cli import parse_flags
@@ -58,7 +58,7 @@ def test_one_that_is_not_installed_is_told_with_its_extra(launcher, extra, monke
 
 
 def test_an_unknown_one_is_told_with_the_choices_and_status_2(tmp_path):
-    told = Sweep(tmp_path / "outputs", "seed=0,1", "hydra/launcher=joblab").ends(2)
+    told = refused(tmp_path / "outputs", "seed=0,1", "hydra/launcher=joblab")
     assert told.startswith("normbench: hydra/launcher=joblab: unknown launcher; did you mean joblib? choices: basic, ")
     assert told.count("\n") == 1
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import ROOT, occupy, processes, results, threads
+from launching import ROOT, occupy, processes, refused, results, serially, threads
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher")
 
@@ -86,21 +86,21 @@ def test_two_runs_share_a_gpu_by_halves(cluster, ray_sweep, serial, tmp_path):
     assert results(tmp_path / "outputs") == serial
 
 
-def test_sigterm_ends_the_runs_too_and_the_sweep_goes_on(cluster, ray_sweep, sweep, serial, tmp_path):
+def test_sigterm_ends_the_runs_too_and_the_sweep_goes_on(cluster, ray_sweep, serial, tmp_path):
     output = tmp_path / "outputs"
     stopped = ray_sweep(output, "seed=0,1")
     stopped.keeps_a_checkpoint()
     stopped.process.send_signal(signal.SIGTERM)
     assert "normbench: stopped by SIGTERM; to go on: python -m normbench -m" in stopped.ends(128 + signal.SIGTERM)
-    sweep(output, "seed=0,1", "threads=1").ends(0)  # it waits for what is still being stopped
+    serially(output)  # it waits for what is still being stopped
     assert results(output) == serial
     assert not nodes_at_work(cluster)
 
 
-def test_an_address_that_does_not_answer_is_told_in_one_line(sweep, tmp_path):
+def test_an_address_that_does_not_answer_is_told_in_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     ray = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}"]
-    told = sweep(tmp_path / "outputs", "seed=0,1", *ray).ends(2)
+    told = refused(tmp_path / "outputs", "seed=0,1", *ray)
     assert told.startswith(f"normbench: hydra.launcher.ray.init.address={address}: no Ray cluster answers there")
     assert told.count("\n") == 1

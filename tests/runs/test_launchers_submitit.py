@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import slurm
-from launching import occupy, results, threads
+from launching import occupy, refused, results, threads
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
@@ -46,17 +46,17 @@ def test_slurm_runs_equal_the_serial_ones_and_one_that_fails_stops_nothing(slurm
     )
 
 
-def test_what_slurm_refuses_is_told_in_one_line(slurm_conf, sweep, tmp_path):
+def test_what_slurm_refuses_is_told_in_one_line(slurm_conf, tmp_path):
     output = tmp_path / "outputs"
-    refused = sweep(output, "seed=0,1", *SLURM, "hydra.launcher.partition=nope", SLURM_CONF=slurm_conf).ends(2)
-    told = [line for line in refused.splitlines() if not line.startswith("sbatch: error:")]
-    assert len(told) == 1, refused
+    printed = refused(output, "seed=0,1", *SLURM, "hydra.launcher.partition=nope", SLURM_CONF=slurm_conf)
+    told = [line for line in printed.splitlines() if not line.startswith("sbatch: error:")]
+    assert len(told) == 1, printed
     assert told[0].startswith("normbench: hydra/launcher=submitit_slurm: ")
     assert "Invalid partition name" in told[0]
 
 
-def test_without_slurm_that_is_told_in_one_line(sweep, tmp_path):
-    told = sweep(tmp_path / "outputs", "seed=0,1", "hydra/launcher=submitit_slurm", PATH=str(tmp_path)).ends(2)
+def test_without_slurm_that_is_told_in_one_line(tmp_path):
+    told = refused(tmp_path / "outputs", "seed=0,1", "hydra/launcher=submitit_slurm", PATH=str(tmp_path))
     assert told.startswith("normbench: hydra/launcher=submitit_slurm: ")
     assert "srun" in told
     assert told.count("\n") == 1

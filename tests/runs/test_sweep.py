@@ -8,6 +8,7 @@ import time
 import pandas as pd
 import pytest
 from filelock import FileLock
+from forked import Forked
 from small_runs import MEASURED
 
 from normbench.config.overrides import normalize, plan
@@ -26,7 +27,7 @@ def typed(tiny):
 
 @pytest.fixture(scope="module")
 def undisturbed(typed, popen, tmp_path_factory):
-    """The folder of a sweep that nothing happened to, and what it said on stderr."""
+    """The folder of a sweep that nothing happened to, and what it said on stderr: in an interpreter of its own."""
     root = tmp_path_factory.mktemp("undisturbed")
     process = popen(root, *typed)
     out, err = process.communicate(timeout=300)
@@ -61,8 +62,8 @@ def test_a_sweep_tells_how_far_it_is(undisturbed):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
-def test_stopped_in_the_middle_and_repeated_it_ends_as_if_undisturbed(number, typed, popen, undisturbed, tmp_path):
-    first = popen(tmp_path, *typed, "checkpoint_seconds=0")
+def test_stopped_in_the_middle_and_repeated_it_ends_as_if_undisturbed(number, typed, undisturbed, tmp_path):
+    first = Forked(tmp_path, *typed, "checkpoint_seconds=0")
     wait_for(lambda: len(results(tmp_path)) >= 2)
     wait_for(lambda: len(list((tmp_path / "runs").glob("*/checkpoint.pt"))) > len(results(tmp_path)))
     first.send_signal(number)
@@ -73,7 +74,7 @@ def test_stopped_in_the_middle_and_repeated_it_ends_as_if_undisturbed(number, ty
     if number == signal.SIGTERM:
         assert err.splitlines()[-1].startswith("normbench: stopped by SIGTERM; to go on: python -m normbench -m norm=")
 
-    second = popen(tmp_path, *typed)
+    second = Forked(tmp_path, *typed)
     _, err = second.communicate(timeout=300)
     assert second.returncode == 0, err
     assert f"sweep: {len(before)} of 6 runs were over already" in err
@@ -81,8 +82,8 @@ def test_stopped_in_the_middle_and_repeated_it_ends_as_if_undisturbed(number, ty
     pd.testing.assert_frame_equal(rows(tmp_path), rows(undisturbed[0]))
 
 
-def test_two_sweeps_at_a_time_on_one_folder_share_the_work(typed, popen, undisturbed, tmp_path):
-    both = [popen(tmp_path, *typed), popen(tmp_path, *typed)]
+def test_two_sweeps_at_a_time_on_one_folder_share_the_work(typed, undisturbed, tmp_path):
+    both = [Forked(tmp_path, *typed), Forked(tmp_path, *typed)]
     ended = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ended
     assert all("6 runs; replicates: 12 finished" in out for out, _ in ended)
@@ -92,12 +93,12 @@ def test_two_sweeps_at_a_time_on_one_folder_share_the_work(typed, popen, undistu
     assert len(last_epochs) == len(set(last_epochs)) == 6
 
 
-def test_a_run_that_another_process_leaves_is_taken_over(typed, popen, undisturbed, tmp_path):
+def test_a_run_that_another_process_leaves_is_taken_over(typed, undisturbed, tmp_path):
     """The lock of a run is held by somebody who then gives it up unfinished."""
     name = rows(undisturbed[0])["run_id"].iloc[0]
     (tmp_path / "runs" / name).mkdir(parents=True)
     with FileLock(tmp_path / "runs" / name / ".lock"):
-        process = popen(tmp_path, *typed)
+        process = Forked(tmp_path, *typed)
         wait_for(lambda: len(results(tmp_path)) == 5)
         time.sleep(1)
         assert process.poll() is None  # it waits
@@ -107,30 +108,30 @@ def test_a_run_that_another_process_leaves_is_taken_over(typed, popen, undisturb
     pd.testing.assert_frame_equal(rows(tmp_path), rows(undisturbed[0]))
 
 
-def test_a_repeated_sweep_does_nothing_and_force_does_all_again(typed, popen, undisturbed):
+def test_a_repeated_sweep_does_nothing_and_force_does_all_again(typed, undisturbed):
     root = undisturbed[0]
     before, times = rows(root), {path: path.stat().st_mtime_ns for path in results(root)}
-    again = popen(root, *typed)
+    again = Forked(root, *typed)
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0
     assert err.splitlines() == ["sweep: 6 of 6 runs were over already"]
     assert "6 runs; replicates: 12 finished" in out
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    forced = popen(root, *typed, "force=true")
+    forced = Forked(root, *typed, "force=true")
     _, err = forced.communicate(timeout=300)
     assert forced.returncode == 0, err
     assert all(path.stat().st_mtime_ns > times[path] for path in times)
     pd.testing.assert_frame_equal(rows(root), before)
 
 
-def test_one_that_fails_and_one_that_diverges_stop_nothing(typed, popen, tmp_path):
+def test_one_that_fails_and_one_that_diverges_stop_nothing(typed, tmp_path):
     typed = [word for word in typed if not word.startswith(("norm=", "batch_size="))]
     # A folder where a file is to be written makes one run fail; an enormous rate makes another diverge.
     typed += ["batch_size=16", "norm=none,group", "optim.lr=0.01,1e9", "lr_scaling=none"]
     runs = runs_of(plan(normalize([*typed[1:], f"output={tmp_path / 'runs'}"]), True)[0])
     failing = next(run for run in runs if run.config.norm.name == "group" and run.config.optim.lr < 1)
     (failing.directory.path / "metrics.csv").mkdir(parents=True)
-    process = popen(tmp_path, *typed)
+    process = Forked(tmp_path, *typed)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "sweep: 3 of 4 runs are over" in err
@@ -147,14 +148,14 @@ def test_one_that_fails_and_one_that_diverges_stop_nothing(typed, popen, tmp_pat
     assert lost["diverged_epoch"].notna().all()
 
     (failing.directory.path / "metrics.csv").rmdir()
-    mended = popen(tmp_path, *typed)
+    mended = Forked(tmp_path, *typed)
     out, err = mended.communicate(timeout=120)
     assert mended.returncode == 0, err
     assert "sweep: 3 of 4 runs were over already" in err
 
 
-def test_a_dry_run_lists_status_and_time_and_runs_nothing(typed, popen, undisturbed, tmp_path):
-    process = popen(tmp_path, "--dry-run", *typed)
+def test_a_dry_run_lists_status_and_time_and_runs_nothing(typed, undisturbed, tmp_path):
+    process = Forked(tmp_path, "--dry-run", *typed)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "6 runs: 6 missing; about " in out
@@ -162,7 +163,7 @@ def test_a_dry_run_lists_status_and_time_and_runs_nothing(typed, popen, undistur
     assert not (tmp_path / "runs").exists()
 
     root = undisturbed[0]
-    process = popen(root, *typed, "--dry-run")
+    process = Forked(root, *typed, "--dry-run")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "6 runs: 6 finished; about 0:00 of training left" in out

@@ -7,6 +7,7 @@ from training_runs import STEPS, TECHNIQUES, outcomes
 from normbench.norms import NORMS
 from normbench.tasks import classify
 
+FEW = ("data.train_size=48", "data.val_size=20", "data.test_size=20", "evaluation.precise_images=24")
 EVERYTHING = ("model.dropout=0.2", "augment.mixup=0.4", "augment.label_smoothing=0.1", "optim.clip_norm=1.0")
 
 
@@ -21,7 +22,7 @@ def assert_close(a: dict, b: dict, tolerance: float):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_stacked_run_equals_the_run_of_each_seed_alone(run, norm):
-    options = [f"norm={norm}", "precision=float64", *EVERYTHING]
+    options = [f"norm={norm}", "precision=float64", *EVERYTHING, *FEW]
     options += ["norm.ghost_size=4"] if norm == "ghost_batch" else []
     stacked, rows, _ = run(*options, "replicates=3", "stack=3", "seed=4")
     for r in (0, 2):

@@ -4,9 +4,10 @@ import json
 import signal
 import sys
 import time
+from functools import cache
 
 import pytest
-from training_runs import STEPS, TECHNIQUES, command, metrics, only_folder, outcomes
+from training_runs import STEPS, TECHNIQUES, command, forked, metrics, only_folder, outcomes
 
 from normbench.measures import MEASURES, Measurement
 from normbench.signals import Stopped
@@ -15,22 +16,28 @@ from normbench.training.session import Session
 OPTIONS = ("norm=batch", "replicates=3", "stack=2", "model.dropout=0.1", "augment.mixup=0.3")
 
 
+@pytest.fixture(scope="module")
+def whole(run_in, tmp_path_factory):
+    """whole("norm=group", …) → result, rows and folder of a run that nobody stops, made once."""
+    return cache(lambda *options: run_in(tmp_path_factory.mktemp("whole"), *options))
+
+
 @pytest.mark.parametrize("stop_at", [1, 5, 12, 13, 14, 20, 26, 29, 31, 33, 40, 62])
-def test_stopped_at_any_moment_and_resumed(run, monkeypatch, tmp_path, stop_at):
+def test_stopped_at_any_moment_and_resumed(whole, run, monkeypatch, stop_at):
     """A run is watched at each step and at each batch of an evaluation and of the precise statistics."""
-    assert_goes_on(run, monkeypatch, tmp_path, OPTIONS, stop_at)
+    assert_goes_on(whole, run, monkeypatch, OPTIONS, stop_at)
 
 
 # In the second epoch; with views also while the test images are evaluated under them.
 @pytest.mark.parametrize(("technique", "stop_at"), [*((name, 8) for name in TECHNIQUES), ("views", 14)])
-def test_so_it_is_under_every_technique(run, monkeypatch, tmp_path, technique, stop_at):
+def test_so_it_is_under_every_technique(whole, run, monkeypatch, technique, stop_at):
     options = ("norm=batch", *STEPS, *TECHNIQUES[technique])
-    assert_goes_on(run, monkeypatch, tmp_path, options, stop_at)
+    assert_goes_on(whole, run, monkeypatch, options, stop_at)
 
 
-def assert_goes_on(run, monkeypatch, tmp_path, options, stop_at):
+def assert_goes_on(whole, run, monkeypatch, options, stop_at):
     """Whether a run that is stopped when it is watched for the `stop_at`-th time ends as one that is not."""
-    whole, rows, folder = run(*options, output=tmp_path / "whole")
+    result, rows, folder = whole(*options)
     calls, poll = [0], Session.poll
 
     def stopping(session, state):
@@ -41,13 +48,13 @@ def assert_goes_on(run, monkeypatch, tmp_path, options, stop_at):
 
     monkeypatch.setattr(Session, "poll", stopping)
     with pytest.raises(Stopped) as stopped:
-        run(*options, output=tmp_path / "resumed")
+        run(*options)
     assert stopped.value.exit_status == 143
-    resumed, resumed_rows, other = run(*options, output=tmp_path / "resumed")
+    resumed, resumed_rows, other = run(*options)
     assert calls[0] > stop_at
     assert "repeated" not in resumed
     assert resumed_rows == rows
-    assert outcomes(resumed) == outcomes(whole)
+    assert outcomes(resumed) == outcomes(result)
     assert (other / "correct.npz").read_bytes() == (folder / "correct.npz").read_bytes()
 
 
@@ -78,7 +85,8 @@ def uninterrupted(tmp_path_factory):
     ids=["kill", "term", "int"],
 )
 def test_a_real_process_ended_by_a_signal_goes_on(tmp_path, uninterrupted, number, status):
-    process = command(*LONG, output=tmp_path)
+    start = command if number == signal.SIGINT else forked  # one in a fresh interpreter
+    process = start(*LONG, output=tmp_path)
     wait_for(lambda: list(tmp_path.glob("*/checkpoint.pt")), process)
     time.sleep(0.3)
     process.send_signal(number)
@@ -90,7 +98,7 @@ def test_a_real_process_ended_by_a_signal_goes_on(tmp_path, uninterrupted, numbe
     folder = only_folder(tmp_path)
     assert not (folder / "result.json").exists()
 
-    again = command(*LONG, "logging.progress=lines", output=tmp_path)
+    again = forked(*LONG, "logging.progress=lines", output=tmp_path)
     _, errors = again.communicate(timeout=120)
     assert again.returncode == 0
     assert "going on from step" in errors
@@ -124,7 +132,7 @@ def test_two_processes_share_each_batch(tmp_path):
     options += ["augment.mixup=0.3", "augment.cutmix=1", "augment.resize=[[0,16],[0.5,32]]", "augment.tta=flip"]
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "normbench")
     two = command("norm=sync_batch", *options, output=tmp_path / "two", launcher=launcher)
-    one = command("norm=batch", *options, output=tmp_path / "one")
+    one = forked("norm=batch", *options, output=tmp_path / "one")
     errors = [process.communicate(timeout=150)[1] for process in (two, one)]
     assert (two.returncode, one.returncode) == (0, 0), errors
     folders = only_folder(tmp_path / "two"), only_folder(tmp_path / "one")
@@ -143,7 +151,7 @@ def test_the_live_bar_on_a_terminal(tmp_path):
     pty = pytest.importorskip("pty")
     import os
 
-    command_line = [sys.executable, "-m", "normbench", "data=patterns", "data.train_size=4000", "batch_size=16"]
+    command_line = [sys.executable, "-m", "normbench", "data=patterns", "data.train_size=1600", "batch_size=16"]
     command_line += ["epochs=2", "model.width=8", "data.test_size=50", f"output={tmp_path}", "threads=1"]
     child, terminal = pty.fork()
     if child == 0:
