@@ -34,29 +34,6 @@ def study_command(doc: str, to: str, target: str = "a study, or a folder with ru
     return parser
 
 
-def power(words: list[str]) -> int:
-    """`normbench power STUDY`: which differences its seeds will show."""
-    from normbench.analysis.foresight import foresight
-    from normbench.analysis.study import study_of
-
-    doc = "Which difference the seeds of a study show with 80 % power, before its runs: `normbench power STUDY`."
-    parser = CommandLine(doc)
-    parser.prog = "normbench power"
-    parser.add_argument("study", help="a study")
-    parser.add_argument("--like", help="a study whose runs tell the spread between seeds (by default itself)")
-    parser.add_argument("--seeds", help="numbers of seeds, like 5,10,20 (those of its looks, or its replicates)")
-    arguments = parser.parse_args(words)
-    seeds = (arguments.seeds or "").replace(" ", "")
-    if seeds and not all(n.isdigit() and int(n) > 1 for n in seeds.split(",")):
-        raise UserError(f"--seeds={arguments.seeds}: must be numbers of seeds from 2 on, like 5,10,20")
-    study = study_of(arguments.study, None)
-    similar = study_of(arguments.like, None) if arguments.like else study
-    if similar is study and not (study.folder / "runs.csv").is_file():
-        raise UserError(f"{study.name}: no runs in {study.folder} yet; --like names a study whose runs tell the spread")
-    print(foresight(study, similar, [int(n) for n in seeds.split(",") if n]))
-    return 0
-
-
 class Where(Action):
     """Gathers conditions: column → values."""
 
@@ -79,6 +56,29 @@ def _value(text: str):
         return float(text)
     except ValueError:
         return {"null": None, "": None, "true": True, "false": False}.get(text, text)
+
+
+def power(words: list[str]) -> int:
+    """`normbench power STUDY`: which differences its seeds will show."""
+    from normbench.analysis.foresight import foresight
+    from normbench.analysis.study import study_of
+
+    doc = "Which difference the seeds of a study show with 80 % power, before its runs: `normbench power STUDY`."
+    parser = CommandLine(doc)
+    parser.prog = "normbench power"
+    parser.add_argument("study", help="a study")
+    parser.add_argument("--like", help="a study whose runs tell the spread between seeds (by default itself)")
+    parser.add_argument("--seeds", help="numbers of seeds, like 5,10,20 (those of its looks, or its replicates)")
+    arguments = parser.parse_args(words)
+    seeds = (arguments.seeds or "").replace(" ", "")
+    if seeds and not all(n.isdigit() and int(n) > 1 for n in seeds.split(",")):
+        raise UserError(f"--seeds={arguments.seeds}: must be numbers of seeds from 2 on, like 5,10,20")
+    study = study_of(arguments.study, None)
+    similar = study_of(arguments.like, None) if arguments.like else study
+    if similar is study and not (study.folder / "runs.csv").is_file():
+        raise UserError(f"{study.name}: no runs in {study.folder} yet; --like names a study whose runs tell the spread")
+    print(foresight(study, similar, [int(n) for n in seeds.split(",") if n]))
+    return 0
 
 
 def one_line(main: Callable[[], None]) -> Callable[[], None]:

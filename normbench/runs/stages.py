@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 
 from normbench.analysis.claims import Claim, Verdict, decide, parse_claims
 from normbench.analysis.evidence import concerning, rows_of
+from normbench.analysis.study import other_primaries, study_of
+from normbench.config.files import study_names
 from normbench.errors import InputError, UserError
 from normbench.processes import first, launched
 from normbench.records.metrics import OVER
@@ -71,7 +73,7 @@ def _judged(claims: list[Claim], runs: list[Run], looks: Sequence[int], at: int,
     """The run_ids that stand behind what a look leaves undecided, and what it decided in words."""
     collected = of_runs(runs, looks[: at + 1], reuse)
     try:
-        verdicts = decide(claims, collected.runs, collected.numbers(), list(looks))
+        verdicts = decide(claims, collected.runs, collected.numbers(), list(looks), _others(runs[0]))
         deciding = _deciding(claims, verdicts)
         behind = [_behind(claim, collected.runs) for claim, verdict in deciding if verdict.verdict in UNDECIDED]
     except UserError as error:  # such as a part of a study, which lacks what a claim is about
@@ -79,6 +81,12 @@ def _judged(claims: list[Claim], runs: list[Run], looks: Sequence[int], at: int,
     counts = Counter(verdict.verdict for _, verdict in deciding)
     told = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
     return set().union(*behind), told or "no claims"
+
+
+def _others(run: Run) -> list[float]:
+    """The p values of the primary claims of all other studies, as the study's tables have them."""
+    name = run.config.study
+    return other_primaries(study_of(name, None)) if name in study_names() else []
 
 
 def _deciding(claims: list[Claim], verdicts: list[Verdict]) -> list[tuple[Claim, Verdict]]:

@@ -43,7 +43,9 @@ def test_any_folder_of_runs_gets_tables_and_figures(folder, script):
 def test_elsewhere(folder, run_script, tmp_path):
     run_script("collect", folder / "outputs", "--to", tmp_path / "there", cwd=tmp_path)
     run_script("table", tmp_path / "there", cwd=tmp_path)
-    assert {path.name for path in (tmp_path / "there").iterdir()} == {"runs.csv", "curves.csv", "summary.md"}
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {
+        *("runs.csv", "curves.csv", "correct.npz", "configurations.json", "summary.md")
+    }
 
 
 @pytest.mark.parametrize(
