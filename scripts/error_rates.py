@@ -200,8 +200,7 @@ REMARKS = """
   first.
 * `speedup` is an exact test: three seeds a side have 20 orders, too few for 5 %. Its intervals are wide because of what
   a validation every so many steps cannot see.
-* `interaction` takes all cells to be of one variance, and errs more often where they are not. It has no interval of its
-  own: that of the largest difference is not corrected for the choice.
+* `interaction` has no interval of its own: that of the largest difference is not corrected for the choice.
 """
 
 

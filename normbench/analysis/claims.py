@@ -31,8 +31,8 @@ the others of its study.
 A study with `looks` (`normbench.analysis.sequential`) is judged at so many seeds, the first of the table: at the last
 look that all cells of a claim have come to, with the p value of all its looks and the interval of its level.
 
-An interaction is tested by an F test with the seeds as blocks (`repeated.interaction`), a spread against its claim by
-one with Greenhouse–Geisser's correction (`repeated.beyond`): such a test has no contrary.
+An interaction (`repeated.interaction`), and a spread against its claim (`repeated.beyond`), are tested by F tests of
+repeated measures with Greenhouse–Geisser's correction: such a test has no contrary.
 """
 
 import math

@@ -30,7 +30,7 @@ from normbench.analysis.claim_keys import (
 from normbench.analysis.claim_keys import cell as is_cell
 from normbench.analysis.evidence import DIVERGED, Cell, cell, cells_of_levels, levels, listed
 from normbench.analysis.power import detectable, equivalent
-from normbench.analysis.repeated import bands, beyond, interaction, isotonic, page, within
+from normbench.analysis.repeated import FTest, bands, beyond, interaction, isotonic, page, within
 from normbench.analysis.samples import Sample
 from normbench.analysis.statistics import Interval, Mean, slope_weights, t_interval
 from normbench.config.checks import POSITIVE, Check
@@ -56,6 +56,11 @@ class Evidence:
     contrast: np.ndarray | None = None
     pairing_ratio: float = math.nan
     mean: Mean | None = None
+
+
+def _f(test: FTest) -> str:
+    """An F test in words: `F(1.47, 5.87) = 18.93, Greenhouse–Geisser`."""
+    return f"F({test.df[0]:.3g}, {test.df[1]:.3g}) = {test.f:.2f}, Greenhouse–Geisser"
 
 
 def _beyond(mean: Mean, direction: str, margin: float) -> tuple[float, float]:
@@ -378,7 +383,7 @@ class Spread(OverLevels):
         a, b = (sample.cells[sample.x.columns[at]].label for at in (decides.a, decides.b))
         note = f"{'last within' if p_for < p_against else 'furthest apart'}: {a} above {b}, max-t band"
         if p_against <= p_for:
-            note += f"; F({apart.df[0]:.1f}, {apart.df[1]:.1f}) = {apart.f:.2f} beyond the margin, Greenhouse–Geisser"
+            note += f"; {_f(apart)}, beyond the margin"
         return Evidence(decides.interval, p_for, p_against, note)
 
 
@@ -406,7 +411,7 @@ class Interaction(OverLevels):
         one = "difference of differences"
         one = f"the {one}" if len(squares) == 1 else f"the largest {one}, uncorrected"
         effect = f"{row}={typed(rows[i])} above {typed(rows[k])}"
-        note = f"F({found.df[0]}, {found.df[1]}) = {found.f:.2f}; estimate and interval: {one}, of {effect}"
+        note = f"{_f(found)}; estimate and interval: {one}, of {effect}"
         note += f" at {column}={typed(columns[j])} less that at {typed(columns[m])}"
         one = contrast(i, k, j, m)
         # An F test has no two sides: half of its p stands for the claim, as a two-sided test has it, none against it.

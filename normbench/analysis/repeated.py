@@ -9,7 +9,8 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
+from scipy.optimize import isotonic_regression, minimize_scalar
 
 from normbench.analysis.statistics import Interval, Mean, vanish
 
@@ -21,54 +22,62 @@ class FTest:
     """f: the ratio of two mean squares. df: their degrees of freedom. p: of a ratio at least as large by chance."""
 
     f: float
-    df: tuple[int, int]
+    df: tuple[float, float]
     p: float
 
 
 # --- By more than a margin: the omnibus test. -------------------------------------------------------------------------
 
 
-def greenhouse_geisser(values) -> float:
-    """ε̂, from 1/(k − 1) to 1: how far the levels are from one variance of all their differences, 1 where they have it.
+def greenhouse_geisser(parts: np.ndarray, rank: int) -> float:
+    """ε̂, from 1/rank to 1: how far what is tested is from one variance in all directions, 1 where it has that.
 
-    With S the covariance of the levels, centred in rows and columns: (tr S)² / ((k − 1) tr S²). values: n, k ≥ 2, of
-    some variance. Greenhouse & Geisser 1959, doi 10.1007/BF02289823.
+    parts: (n, m), of each seed what is tested, in a space of so many dimensions; of some variance. With S their
+    covariance it is (tr S)² / (rank · tr S²). Greenhouse & Geisser 1959, doi 10.1007/BF02289823.
     """
-    y = np.asarray(values, dtype=np.float64)
-    centring = np.eye(y.shape[1]) - 1 / y.shape[1]
-    s = centring @ np.cov(y, rowvar=False) @ centring
-    return float(np.trace(s) ** 2 / ((y.shape[1] - 1) * (s**2).sum()))
+    s = np.cov(parts, rowvar=False)
+    return float(np.trace(s) ** 2 / (rank * (s**2).sum()))
+
+
+def _omnibus(parts: np.ndarray, effects: np.ndarray, rank: int, y: np.ndarray) -> FTest:
+    """Repeated-measures F test that the mean of the parts is not what it would be but for these effects: (m,).
+
+    y: what they are parts of, by which rounding is told from variance.
+    """
+    n = len(parts)
+    if n == 1:
+        return FTest(math.nan, (rank, 0), 1.0)
+    residual = parts - parts.mean(0)
+    if vanish(residual, y):
+        none = vanish(effects, y)
+        return FTest(0.0 if none else math.inf, (rank, rank * (n - 1)), float(none))
+    f = n * (effects**2).sum() / ((residual**2).sum() / (n - 1))
+    df = greenhouse_geisser(parts, rank) * rank
+    return FTest(float(f), (df, df * (n - 1)), float(stats.f.sf(f, df, df * (n - 1))))
 
 
 def beyond(values, margin: float = 0.0) -> FTest:
     """Omnibus test that some two levels differ by more than a margin: repeated measures, Greenhouse–Geisser.
 
     At margin 0 it is the F test of equal means. A margin takes from the means, before they are tested, the most that
-    means within it could explain: each is moved into the window of that width which leaves the least sum of squares, so
-    that p is the largest over all means that the claim "within the margin" allows. Degrees of freedom are rounded in
-    words alone. One seed leaves nothing to test against.
+    means within it could explain: each is moved into the window of that width which leaves the least sum of squares: so
+    that p is the largest over all means that the claim "within the margin" allows. One seed leaves nothing to test
+    against.
     """
     y = np.asarray(values, dtype=np.float64)
-    n, k = y.shape
-    means = y.mean(0)
-    if n == 1:
-        return FTest(math.nan, (k - 1, 0), 1.0)
+    means, k = y.mean(0), y.shape[1]
 
     def outside(low):
         return means - np.clip(means, low, low + margin)
 
-    low = optimize.minimize_scalar(
-        lambda low: (outside(low) ** 2).sum(), bounds=(means.min() - margin, means.max()), method="bounded"
-    ).x
-    effects = outside(low) if np.ptp(means) > margin else np.zeros(k)
-    effects = means - means.mean() if margin == 0 else effects
-    residual = y - y.mean(1, keepdims=True) - means + means.mean()
-    if vanish(residual, y):
-        none = vanish(effects, y)
-        return FTest(0.0 if none else math.inf, (k - 1, (k - 1) * (n - 1)), float(none))
-    f = (n * (effects**2).sum() / (k - 1)) / ((residual**2).sum() / ((k - 1) * (n - 1)))
-    df = greenhouse_geisser(y) * (k - 1)
-    return FTest(float(f), (df, df * (n - 1)), float(stats.f.sf(f, df, df * (n - 1))))
+    if margin == 0:
+        effects = means - means.mean()
+    elif np.ptp(means) <= margin:
+        effects = np.zeros(k)
+    else:
+        ends = (means.min() - margin, means.max())
+        effects = outside(minimize_scalar(lambda low: (outside(low) ** 2).sum(), bounds=ends, method="bounded").x)
+    return _omnibus(y - y.mean(1, keepdims=True), effects, k - 1, y)
 
 
 # --- By less than a margin: simultaneous bands. -----------------------------------------------------------------------
@@ -163,36 +172,24 @@ def page(values) -> tuple[float, float]:
 
 def isotonic(means, falls: bool = False) -> np.ndarray:
     """The monotone values nearest to the means of the levels, in the sense of least squares: (k,)."""
-    return optimize.isotonic_regression(means, increasing=not falls).x
+    return isotonic_regression(means, increasing=not falls).x
 
 
 # --- Whether one effect depends on another. ---------------------------------------------------------------------------
 
 
 def interaction(values) -> FTest:
-    """F test that the effect of one factor is the same at every level of another, with blocks.
+    """F test that the effect of one factor is the same at every level of another, on the same seeds.
 
-    values: (n, I, J), a value for each block and pair of levels; n ≥ 1, I, J ≥ 2, all finite, else ValueError. With
-    y_sij = μ + block_s + cell_ij + error, errors independent and of one variance, F = MS_interaction / MS_residual:
-
-        SS_interaction = n Σ_ij (ȳ_ij − ȳ_i − ȳ_j + ȳ)²      (I−1)(J−1) degrees of freedom
-        SS_residual = Σ_sij (y_sij − ȳ_s − ȳ_ij + ȳ)²        (IJ−1)(n−1)
-
-    Montgomery 2017, Design and Analysis of Experiments, section 5.6. Without residual variance p is 0, or 1 where there
-    is no interaction either; one block leaves nothing to test against.
+    values: (n, I, J), a value for each seed and pair of levels; n ≥ 1, I, J ≥ 2, all finite, else ValueError. With
+    z_sij = y_sij − ȳ_si − ȳ_sj + ȳ_s, of each seed what its rows and columns do not explain, it tests that the mean of
+    z is 0, against how z varies between seeds, on (I−1)(J−1) and (I−1)(J−1)(n−1) degrees of freedom, both corrected
+    after Greenhouse & Geisser. Of two by two it is the t test of the difference of differences. Without residual variance p
+    is 0, or 1 where there is no interaction either; one seed leaves nothing to test against.
     """
     y = np.asarray(values, dtype=np.float64)
     if y.ndim != 3 or len(y) < 1 or min(y.shape[1:]) < 2 or not np.isfinite(y).all():
         raise ValueError(f"needs blocks × two levels or more × two levels or more, all finite; got {y}")
-    n, rows, columns = y.shape
-    df = (rows - 1) * (columns - 1), (rows * columns - 1) * (n - 1)
-    if n == 1:
-        return FTest(math.nan, df, 1.0)
-    cells, mean = y.mean(0), y.mean()
-    effects = cells - cells.mean(1, keepdims=True) - cells.mean(0) + mean
-    residual = y - y.mean((1, 2), keepdims=True) - cells + mean
-    if vanish(residual, y):
-        none = vanish(effects, y)
-        return FTest(0.0 if none else math.inf, df, float(none))
-    f = (n * (effects**2).sum() / df[0]) / ((residual**2).sum() / df[1])
-    return FTest(float(f), df, float(stats.f.sf(f, *df)))
+    z = y - y.mean(1, keepdims=True) - y.mean(2, keepdims=True) + y.mean((1, 2), keepdims=True)
+    z = z.reshape(len(y), -1)
+    return _omnibus(z, z.mean(0), (y.shape[1] - 1) * (y.shape[2] - 1), y)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from normbench.analysis.claims import decide, parse_claims, parse_looks
-from normbench.analysis.repeated import bands, beyond, within
+from normbench.analysis.repeated import bands, beyond, interaction, within
 from normbench.analysis.sequential import obrien_fleming, sequential_p
 from normbench.errors import InputError, UserError
 
@@ -197,7 +197,7 @@ def test_a_spread_is_judged_by_bands_and_against_it_by_an_omnibus_test():
     assert [refuted.low, refuted.high] == pytest.approx([furthest.low, furthest.high])
     assert refuted.note == (
         "furthest apart: batch_size=32 above batch_size=2, max-t band; "
-        f"F({omnibus.df[0]:.1f}, {omnibus.df[1]:.1f}) = {omnibus.f:.2f} beyond the margin, Greenhouse–Geisser"
+        f"F({omnibus.df[0]:.3g}, {omnibus.df[1]:.3g}) = {omnibus.f:.2f}, Greenhouse–Geisser, beyond the margin"
     )
 
 
@@ -311,28 +311,22 @@ def squared(contrast) -> pd.DataFrame:
     return crossed(levels)
 
 
-def test_an_interaction_is_a_comparison_of_nested_models():
+def test_an_interaction_is_one_of_repeated_measures():
     generator = np.random.default_rng(2)
     noises, inputs = ("none", "gaussian", "rician"), ("raw", "unit")
     effects = np.array([[0.0, 0.0], [-4.0, -3.0], [-8.0, -4.0]])
     values = 60 + effects + generator.normal(0, 5, (5, 1, 1)) + generator.normal(0, 0.5, (5, 3, 2))
     found = verdict_of(entry("interaction"), crossed(values, noises, inputs))
-    seed, noise, given = (index.ravel() for index in np.indices(values.shape))
-    additive = np.hstack([np.eye(5)[seed], np.eye(3)[noise], np.eye(2)[given]])
-    full = np.hstack([additive, np.eye(6)[2 * noise + given]])
-    left = [
-        ((values.ravel() - design @ np.linalg.lstsq(design, values.ravel(), rcond=None)[0]) ** 2).sum()
-        for design in (additive, full)
-    ]
-    f = (left[0] - left[1]) / 2 / (left[1] / 20)
-    assert found.p == found.p_holm == pytest.approx(stats.f.sf(f, 2, 20))
+    f = interaction(values)
+    assert found.p == found.p_holm == pytest.approx(f.p)
     assert (found.verdict, found.n, found.margin) == ("holds", 5, 0)
     # Of the three differences of differences, 1, 4 and 3, that of rician from none; it is 4 larger at raw.
     largest = (values[:, 0, 0] - values[:, 2, 0]) - (values[:, 0, 1] - values[:, 2, 1])
     ends = stats.ttest_1samp(largest, 0).confidence_interval(0.95)
     assert [found.estimate, found.low, found.high] == pytest.approx([largest.mean(), ends.low, ends.high])
     assert found.note == (
-        f"F(2, 20) = {f:.2f}; estimate and interval: the largest difference of differences, uncorrected, "
+        f"F({f.df[0]:.3g}, {f.df[1]:.3g}) = {f.f:.2f}, Greenhouse–Geisser; "
+        "estimate and interval: the largest difference of differences, uncorrected, "
         "of data.noise=none above rician at data.input=raw less that at unit"
     )
 
@@ -342,7 +336,8 @@ def test_an_interaction_of_two_by_two_has_one_difference_of_differences():
     both = [entry("interaction"), entry("difference_of_differences", name="same", direction="less")]
     one, other = decide(parse_claims(both), squared(contrast))
     assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
-    assert one.note.startswith("F(1, 9) = ")
+    assert one.p == pytest.approx(other.p)
+    assert one.note.startswith("F(1, 3) = ")
     assert one.note.endswith(
         "; estimate and interval: the difference of differences, "
         "of data.noise=none above rician at data.input=unit less that at raw"
@@ -366,22 +361,20 @@ def test_verdicts_of_an_interaction(sizes, expected):
     assert found.verdict == expected
     assert (found.p_holm <= 0.05) == (expected == "holds")
     if not any(sizes):  # no variance to test against
-        assert (found.estimate, found.p, found.note[:12]) == (0, 1, "F(1, 6) = 0.")
+        assert (found.estimate, found.p, found.note[:12]) == (0, 1, "F(1, 2) = 0.")
         values[:, 0, 0] += 0.5
         settled = verdict_of(entry("interaction"), crossed(values))
         assert (settled.verdict, settled.p) == ("holds", 0)
-        assert settled.note.startswith("F(1, 6) = inf;")
+        assert settled.note.startswith("F(1, 2) = inf,")
 
 
 def test_an_interaction_after_correction():
-    values = np.zeros((3, 2, 2))
-    values[:, 0, 0], values[:, 1, 1] = [0.0, 0.5, 1.0], [0.5, 0.0, 1.0]
-    [alone] = decide(parse_claims([entry("interaction")]), crossed(values))
-    # Cell means 1/2, 0, 0, 1/2: SS = 3/4. Residual SS = 5/8 on 6 degrees of freedom.
-    assert alone.p == pytest.approx(stats.f.sf(0.75 / (0.625 / 6), 1, 6))
+    table = squared(BORDERLINE)
+    [alone] = decide(parse_claims([entry("interaction")]), table)
+    assert alone.p == pytest.approx(stats.ttest_1samp(BORDERLINE, 0).pvalue)
     assert 0.025 < alone.p < 0.05
     assert alone.verdict == "holds"
-    first, _ = decide(parse_claims([entry("interaction"), entry("interaction", name="again")]), crossed(values))
+    first, _ = decide(parse_claims([entry("interaction"), entry("interaction", name="again")]), table)
     assert (first.p_holm, first.verdict) == (pytest.approx(2 * alone.p), "inconclusive")
     assert first.note.endswith("; holds by its own F test, not after Holm's correction over 2 claims")
 
@@ -419,7 +412,7 @@ def test_levels_that_an_interaction_lists_are_taken_in_their_order():
     without = table[table["data.noise"] != "gaussian"]
     alone = verdict_of(entry("interaction"), without)
     assert (chosen.p, chosen.estimate) == (pytest.approx(alone.p), pytest.approx(alone.estimate))
-    assert chosen.note.startswith("F(1, 9) = ")
+    assert chosen.note.startswith("F(1, 3) = ")
 
 
 # --- Options of a claim -----------------------------------------------------------------------------------------------

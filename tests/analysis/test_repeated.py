@@ -43,7 +43,7 @@ def test_the_omnibus_test_is_greenhouse_and_geissers(n, k):
     # Winer 1971, section 4.4, from the entries of the covariance, its diagonal and its rows' means.
     entries = (s**2).sum() - 2 * k * (s.mean(1) ** 2).sum() + k**2 * s.mean() ** 2
     epsilon = k**2 * (np.diag(s).mean() - s.mean()) ** 2 / ((k - 1) * entries)
-    assert greenhouse_geisser(y) == pytest.approx(epsilon)
+    assert greenhouse_geisser(y - y.mean(1, keepdims=True), k - 1) == pytest.approx(epsilon)
     long = pd.DataFrame(y).melt(ignore_index=False).reset_index()
     plain = AnovaRM(long, "value", "index", within=["variable"]).fit().anova_table.iloc[0]
     assert found.f == pytest.approx(plain["F Value"])
@@ -142,47 +142,38 @@ def test_an_isotonic_fit_pools_what_is_out_of_order():
 # --- Whether one effect depends on another ----------------------------------------------------------------------------
 
 
-def nested_models(y):
-    """F, its degrees of freedom and p: the additive model against that with a mean for each cell, by least squares."""
-    n, rows, columns = y.shape
-    block, row, column = (index.ravel() for index in np.indices(y.shape))
-    additive = np.hstack([np.eye(n)[block], np.eye(rows)[row], np.eye(columns)[column]])
-    full = np.hstack([additive, np.eye(rows * columns)[row * columns + column]])
-    left, ranks = [], []
-    for design in (additive, full):
-        solution, _, rank, _ = np.linalg.lstsq(design, y.ravel(), rcond=None)
-        left.append(((y.ravel() - design @ solution) ** 2).sum())
-        ranks.append(rank)
-    df = ranks[1] - ranks[0], y.size - ranks[1]
-    f = ((left[0] - left[1]) / df[0]) / (left[1] / df[1])
-    return f, df, stats.f.sf(f, *df)
-
-
 @pytest.mark.parametrize("shape", [(3, 2, 2), (5, 3, 2), (4, 4, 8)])
-def test_an_interaction_is_a_comparison_of_nested_models(shape):
+def test_an_interaction_is_one_of_repeated_measures(shape):
     n, rows, columns = shape
-    y = rng(2).normal(60, 1, shape) + rng(3).normal(0, 5, (n, 1, 1))
-    y += rng(4).normal(0, 3, (rows, 1)) + rng(5).normal(0, 3, columns)
-    for size in (0, 0.5):
-        changed = y + size * rng(6).normal(0, 1, (rows, columns))
-        found, (f, df, p) = interaction(changed), nested_models(changed)
-        assert found.df == df == ((rows - 1) * (columns - 1), (rows * columns - 1) * (n - 1))
-        assert (found.f, found.p) == pytest.approx((f, p), rel=1e-8)
+    y = rng(2).normal(60, 1, shape) + rng(3).normal(0, 5, (n, 1, 1)) + 0.5 * rng(6).normal(0, 1, (rows, columns))
+    found, df = interaction(y), (rows - 1) * (columns - 1)
+    index = pd.MultiIndex.from_product([range(n), range(rows), range(columns)], names=["seed", "row", "column"])
+    long = pd.Series(y.ravel(), index, name="value").reset_index()
+    plain = AnovaRM(long, "value", "seed", within=["row", "column"]).fit().anova_table.loc["row:column"]
+    assert found.f == pytest.approx(plain["F Value"], rel=1e-8)
+    assert (plain["Num DF"], plain["Den DF"]) == (df, df * (n - 1))
+    # ε̂ by orthonormal contrasts: from the eigenvalues of their covariance (Box 1954).
+    contrasts = np.kron(*(np.linalg.qr(np.column_stack([np.ones(k), *np.eye(k)[1:]]))[0][:, 1:] for k in shape[1:]))
+    eigenvalues = np.linalg.eigvalsh(np.atleast_2d(np.cov(y.reshape(n, -1) @ contrasts, rowvar=False)))
+    epsilon = eigenvalues.sum() ** 2 / (df * (eigenvalues**2).sum())
+    assert found.df == pytest.approx((epsilon * df, epsilon * df * (n - 1)))
+    assert found.p == pytest.approx(stats.f.sf(plain["F Value"], *found.df))
 
 
-def test_an_interaction_by_hand():
-    # Cell means 1, 2, 3, 8: effects ±1, so SS = 3 · 4 · 1 = 12. Residuals: one cell ±1, less the block's mean ±1/4, so
-    # SS = 2 · ((3/4)² + 3 · (1/4)²) = 3/2 on 6 degrees of freedom.
-    y = np.array([[[1.0, 2], [3, 7]], [[1, 2], [3, 8]], [[1, 2], [3, 9]]])
+def test_an_interaction_of_two_by_two_is_the_difference_of_differences():
+    y = rng(8).normal(50, 1, (5, 2, 2)) + np.array([[0, 0], [0, 1.5]])
     found = interaction(y)
-    assert (found.f, found.df) == (pytest.approx(12 / (1.5 / 6)), (1, 6))
-    blocks = np.array([10.0, -3, 40]).reshape(3, 1, 1)
-    assert interaction(y + blocks).f == pytest.approx(found.f)
+    expected = stats.ttest_1samp(y[:, 0, 0] - y[:, 0, 1] - y[:, 1, 0] + y[:, 1, 1], 0)
+    assert (found.f, found.p) == (pytest.approx(expected.statistic**2), pytest.approx(expected.pvalue))
+    seeds = np.array([10.0, -3, 40, 7, 0]).reshape(5, 1, 1)
+    assert interaction(y + seeds).f == pytest.approx(found.f)
 
 
-def test_interactions_by_chance_are_found_as_often_as_they_should():
-    found = [interaction(sample).p for sample in rng(7).normal(0, 1, (2000, 4, 3, 2))]
-    assert 0.035 <= np.mean(np.less_equal(found, 0.05)) <= 0.065
+@pytest.mark.parametrize("spread", [1, 4])
+def test_interactions_by_chance_are_found_as_seldom_as_they_should(spread):
+    y = rng(7).normal(0, 1, (1000, 4, 3, 2))
+    y[:, :, 0, 0] *= spread
+    assert 0.015 <= np.mean([interaction(sample).p <= 0.05 for sample in y]) <= 0.065
 
 
 def test_interactions_without_residual_variance_or_blocks():

@@ -59,6 +59,7 @@ def test_the_files_of_a_run(finished, typed, compose):
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
         "config.yaml",
+        "correct.npz",
         "env.json",
         "metrics.csv",
         "result.json",
