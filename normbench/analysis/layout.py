@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from scipy.optimize import isotonic_regression
@@ -121,11 +121,15 @@ def limit_y(grid: list, lines: list, y: str) -> None:
 
 
 def _plain_ticks(axis) -> None:
-    """Digits on a log axis: 1, 2, 5, 10, …, or round steps where it spans too little for those."""
+    """Digits on a log axis: 1, 2, 5, 10, …, round steps where it spans too little for those, powers of ten too much."""
     low, high = axis.get_view_interval()
+    axis.set_minor_locator(NullLocator())
+    if high > 1e4 * low:
+        axis.set_major_locator(LogLocator(numticks=9))
+        axis.set_major_formatter(LogFormatterMathtext())
+        return
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: typed(value)))
-    axis.set_minor_locator(NullLocator())
 
 
 def finish(figure: Figure, notes: list[str], footer: str) -> None:

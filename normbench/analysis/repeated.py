@@ -184,8 +184,8 @@ def interaction(values) -> FTest:
     values: (n, I, J), a value for each seed and pair of levels; n ≥ 1, I, J ≥ 2, all finite, else ValueError. With
     z_sij = y_sij − ȳ_si − ȳ_sj + ȳ_s, of each seed what its rows and columns do not explain, it tests that the mean of
     z is 0, against how z varies between seeds, on (I−1)(J−1) and (I−1)(J−1)(n−1) degrees of freedom, both corrected
-    after Greenhouse & Geisser. Of two by two it is the t test of the difference of differences. Without residual variance p
-    is 0, or 1 where there is no interaction either; one seed leaves nothing to test against.
+    after Greenhouse & Geisser. Of two by two it is the t test of the difference of differences. Without residual
+    variance p is 0, or 1 where there is no interaction either; one seed leaves nothing to test against.
     """
     y = np.asarray(values, dtype=np.float64)
     if y.ndim != 3 or len(y) < 1 or min(y.shape[1:]) < 2 or not np.isfinite(y).all():

@@ -8,7 +8,7 @@ from normbench.analysis.evidence import counted, measured
 from normbench.analysis.results_tables import ImagesInterval, arms
 from normbench.analysis.study import About
 from normbench.config.sizes import PRECISE_BATCH
-from normbench.records.metrics import HEADLINE, OVER
+from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER
 from normbench.words import markdown
 
 
@@ -43,12 +43,15 @@ def summary(
 def scale(runs: pd.DataFrame, common: dict | None = None) -> str:
     """What was trained, in a line: `resnet8, cifar10, 10000 training images, 4 epochs, sgd, 5000 test images`.
 
-    common: key → value of the configuration that all runs share; of what is not there nothing is said.
+    Of what trains nothing the model, the data and the batch alone. common: key → value of the configuration that all
+    runs share; of what is not there nothing is said.
     """
 
     def each(column, words=""):
         return ", ".join(str(value) for value in runs[column].dropna().unique()) + words
 
+    if OBJECTIVE not in runs and HEADLINE not in runs:
+        return ", ".join([each("model"), each("data"), f"batches of {each('batch_size')}"])
     images = "all training images" if runs["train_size"].isna().all() else each("train_size", " training images")
     told = [each("model"), each("data"), images, each("epochs", " epochs"), each("optimizer")]
     return ", ".join(told + _evaluated(runs, common or {}))

@@ -44,7 +44,8 @@ def _of(table: pd.DataFrame, kept: set[tuple[str, int]]) -> pd.DataFrame:
         return table[table["run_id"].isin(runs)]
     seeds = table["seed"].map(lambda seed: None if pd.isna(seed) else int(seed))
     pairs = zip(table["run_id"], seeds, strict=True)
-    return table[[pair in kept or (pair[1] is None and pair[0] in runs) for pair in pairs]]
+    found = [pair in kept or (pair[1] is None and pair[0] in runs) for pair in pairs]
+    return table[pd.Series(found, table.index, dtype=bool)]  # a mere list would be of columns where it is empty
 
 
 def _correct(found: Collection, kept: set[tuple[str, int]]) -> dict[str, dict]:

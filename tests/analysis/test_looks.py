@@ -31,8 +31,8 @@ def seen(tmp_path_factory):
         panels = wanted["panels"]
         figure = sweep_figure(study.runs, panels)
         parts = [(panel.get("lines", "method"), [axes]) for panel, axes in zip(panels, figure.axes, strict=True)]
-        curves = wanted["curves"]
-        parts.append((curves.get("lines", "method"), curves_figure(study.curves, study.runs, **curves).axes[:2]))
+        if curves := wanted.get("curves"):
+            parts.append((curves.get("lines", "method"), curves_figure(study.curves, study.runs, **curves).axes[:2]))
         for column, grid in parts:
             for value in map(typed, study.runs[column].unique()):
                 looks = found.setdefault((column, value), set())

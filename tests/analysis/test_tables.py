@@ -90,6 +90,8 @@ def test_the_scale_tells_of_the_evaluation_what_is_known(two):
     assert text.endswith(
         ", all test images, precise statistics over 100 training images, augmented as in training, 100 a pass"
     )
+    probe = two.drop(columns=["test_acc", "val_acc"])
+    assert scale(probe, common) == f"{two.model.iloc[0]}, {two.data.iloc[0]}, batches of {two.batch_size.iloc[0]}"
     assert scale(two.drop(columns="test_acc"), common | {"data.val_size": 500}).endswith(", 500 validation images")
 
 

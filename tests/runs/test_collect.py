@@ -15,6 +15,7 @@ from normbench.errors import InputError, UserError
 from normbench.records import metrics
 from normbench.records.metrics import CURVES
 from normbench.runs.collect import _named, collect
+from normbench.runs.keep import _of
 from normbench.runs.planned import runs_of
 
 ENV = {
@@ -278,3 +279,7 @@ def test_a_choice_speaks_for_its_own_values_alone(values):
         for name, value in zip(("mixup", "standard"), values, strict=True)
     ]
     assert _named("augment.mixup", runs) == (values == (0.2, 0.0))
+
+
+def test_a_table_without_rows_keeps_its_columns():
+    assert list(_of(pd.DataFrame(columns=CURVES), {("run", 0)})) == list(CURVES)
