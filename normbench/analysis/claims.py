@@ -249,6 +249,9 @@ def _judge(claim: Claim, runs: pd.DataFrame, curves: pd.DataFrame | None, plan: 
         return told(verdict, *notes)
     if count := int((sample.values <= 0).sum().sum()) if claim.logs else 0:
         return told(replace(verdict, verdict="premise not met"), f"no logarithm: {count} values ≤ 0", *notes)
+    if sample.censored and not claim.kind.takes_bounds(claim.logs):
+        why = "values that are only bounds have no mean: the kind speedup takes them"
+        return told(replace(verdict, n=sample.n, verdict="premise not met"), why, *notes)
     if made:
         nominal = obrien_fleming(_times(plan))[made - 1]
         of_looks[-1] = sample = replace(sample, level=1 - nominal)

@@ -101,9 +101,11 @@ class Kind:
     @classmethod
     def checks_of_logs(cls) -> dict[str, Check]:
         """The checks of what is a factor on a log scale."""
-        return (
-            {"level": POSITIVE} if "level" in cls.checks() else {"margin": factor} if "margin" in cls.checks() else {}
-        )
+        return {"level": POSITIVE} if "level" in cls.checks() else {"margin": factor}
+
+    def takes_bounds(self, logs: bool) -> bool:
+        """Whether it can be decided where values are only bounds: steps that were not enough. logs: on a log scale."""
+        return False
 
     @property
     def selectors(self) -> dict[str, dict]:
@@ -138,24 +140,12 @@ class Linear(Kind):
         return detectable(mean)
 
     def evidence(self, sample):
-        if bounds := sample.censored:
-            return self.censored(sample, bounds)
-        return self.of_means(sample)
-
-    def of_means(self, sample: Sample) -> Evidence:
         weights = self.weights(sample)
         mean = sample.mean(weights)
         contrast = sample.contrast(weights) if sample.paired else None
         ratio = sample.pairing_ratio(weights)
         interval = mean.interval(sample.level)
         return Evidence(interval, *self.test(mean), contrast=contrast, pairing_ratio=ratio, mean=mean)
-
-    def censored(self, sample: Sample, bounds: int) -> Evidence:
-        """Where values are only bounds: a number of steps that was not enough."""
-        found = self.of_means(sample)
-        nan = Interval(math.nan, math.nan, math.nan, found.interval.n)
-        note = "values that are only bounds have no mean: the kind speedup takes them"
-        return Evidence(nan, math.nan, math.nan, note, premise=False)
 
 
 class OverLevels(Kind):
@@ -214,10 +204,13 @@ class Difference(Linear):
     def weights(self, sample):
         return {"a": 1, "b": -1}
 
-    def censored(self, sample, bounds):
-        """Of steps to a target that some never reached: the order alone, by the log-rank test."""
-        if self.margin or sample.scale == "log":
-            return super().censored(sample, bounds)
+    def takes_bounds(self, logs):
+        return not (self.margin or logs)
+
+    def evidence(self, sample):
+        if not sample.censored:
+            return super().evidence(sample)
+        # Of steps to a target that some never reached the order decides, by the log-rank test.
         a, b = sample.steps("a"), sample.steps("b")
         sooner, later = p_speedup(a, b, 1.0), p_speedup(b, a, 1.0)
         p_for, p_against = (sooner, later) if self.direction == "less" else (later, sooner)
@@ -301,8 +294,8 @@ class Recovery(Linear):
     def test(self, mean):
         return mean.above(), mean.below()
 
-    def of_means(self, sample):
-        found = super().of_means(sample)
+    def evidence(self, sample):
+        found = super().evidence(sample)
         deficit = sample.mean({"reference": 1, "b": -1}).interval()
         gain = sample.mean({"a": 1, "b": -1}).estimate
         digits = outcome_of(sample.metric).digits
@@ -335,11 +328,11 @@ class Trend(OverLevels, Linear):
             return dict(zip(keys, slope_weights(np.log2(keys)), strict=True))
         return {max(keys): 1, min(keys): -1}
 
-    def of_means(self, sample):
-        """Without a margin the order of the levels decides: a slope misjudges a curve that is flat beyond a knee."""
-        found = super().of_means(sample)
+    def evidence(self, sample):
+        found = super().evidence(sample)
         if self.margin:
             return found
+        # The order of the levels decides: a slope misjudges a curve that is flat beyond a knee.
         x = sample.x[sorted(sample.x)]
         rises, falls = page(x) if len(x) > 1 else (1.0, 1.0)
         p_for, p_against = (falls, rises) if self.direction == "less" else (rises, falls)
