@@ -53,6 +53,11 @@ def test_its_tables_are_what_the_code_makes(document):
     assert filled(DOCUMENTS[document]) == DOCUMENTS[document], "make docs"
 
 
+def test_every_kind_of_claim_has_its_error_rates():
+    simulated = re.findall(r"^\| (\w+)", DOCUMENTS["docs/error_rates.md"], re.MULTILINE)
+    assert set(KINDS) <= set(simulated)
+
+
 def test_every_table_stands_once():
     marked = [name for text in DOCUMENTS.values() for name in re.findall(r"<!-- generated: (.*?) -->", text)]
     assert sorted(marked) == sorted(TABLES)
