@@ -68,8 +68,8 @@ def _borrowed(claim: Claim, runs: pd.DataFrame) -> Mean | None:
     if found is None:
         return None
     sd, df = found
-    n = 2 if df < 1 else int(df) + 1
-    return Mean(0.0, sd * math.sqrt(sum(w**2 for w in weights.values()) / n), n - 1, n)
+    n = df + 1
+    return Mean(0.0, sd * math.sqrt(sum(w**2 for w in weights.values()) / n), df, n)
 
 
 def _within_runs(runs: pd.DataFrame, metric: str, logs: bool) -> tuple[float, int] | None:

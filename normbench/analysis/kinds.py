@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from normbench.analysis.cells import told_interval
 from normbench.analysis.censored import p_speedup, restricted_mean, speedup
 from normbench.analysis.claim_keys import (
     CellKey,
@@ -88,20 +89,24 @@ class Kind:
         """The key that is wrong beside another one or the metric, and what is wrong with it."""
         return None
 
+    @classmethod
+    def bound(cls) -> str:
+        """The key of what the estimate is held against."""
+        return "level" if "level" in cls.checks() else "margin"
+
     @property
     def threshold(self) -> float:
         """What the estimate is held against, in the metric's unit; 0 for a kind without a margin."""
-        return getattr(self, "margin", 0.0)
+        return getattr(self, self.bound(), 0.0)
 
     def of_logs(self) -> "Kind":
         """The same claim on the logarithms of the values: its margin is a factor here, and a distance there."""
-        key = "level" if "level" in self.checks() else "margin"
-        return replace(self, **{key: math.log(getattr(self, key))})
+        return replace(self, **{self.bound(): math.log(self.threshold)})
 
     @classmethod
     def checks_of_logs(cls) -> dict[str, Check]:
         """The checks of what is a factor on a log scale."""
-        return {"level": POSITIVE} if "level" in cls.checks() else {"margin": factor}
+        return {cls.bound(): POSITIVE if cls.bound() == "level" else factor}
 
     def takes_bounds(self, logs: bool) -> bool:
         """Whether it can be decided where values are only bounds: steps that were not enough. logs: on a log scale."""
@@ -178,10 +183,6 @@ class Level(Linear):
     a: CellKey
     direction: Direction
     level: Value
-
-    @property
-    def threshold(self):
-        return self.level
 
     def weights(self, sample):
         return {"a": 1}
@@ -298,8 +299,7 @@ class Recovery(Linear):
         found = super().evidence(sample)
         deficit = sample.mean({"reference": 1, "b": -1}).interval()
         gain = sample.mean({"a": 1, "b": -1}).estimate
-        digits = outcome_of(sample.metric).digits
-        told = f"{deficit.estimate:{digits}} [{deficit.low:{digits}}, {deficit.high:{digits}}]"
+        told = told_interval(deficit, outcome_of(sample.metric).digits)
         if deficit.low > 0:
             note = f"recovers {100 * gain / deficit.estimate:.0f} % of a deficit of {told}"
         else:
@@ -337,9 +337,8 @@ class Trend(OverLevels, Linear):
         rises, falls = page(x) if len(x) > 1 else (1.0, 1.0)
         p_for, p_against = (falls, rises) if self.direction == "less" else (rises, falls)
         note = f"Page's test; estimate and interval: {x.columns[-1]:g} less {x.columns[0]:g}"
-        note += _knee(
-            isotonic(x.mean().to_numpy(), self.direction == "less"), list(x), outcome_of(sample.metric).digits
-        )
+        fit = isotonic(x.mean().to_numpy(), self.direction == "less")
+        note += _knee(fit, list(x), outcome_of(sample.metric).digits)
         return replace(found, p_for=p_for, p_against=p_against, note=note, mean=None)
 
 
@@ -366,8 +365,7 @@ class Spread(OverLevels):
     def evidence(self, sample):
         x = sample.x.to_numpy()
         if len(x) < 2:
-            far = max(combinations(range(x.shape[1]), 2), key=lambda pair: abs(x[0, pair[0]] - x[0, pair[1]]))
-            return Evidence(t_interval([abs(x[0, far[0]] - x[0, far[1]])]), 1.0, 1.0)
+            return Evidence(t_interval([np.ptp(x)]), 1.0, 1.0)
         (p_for, last), apart = within(x, self.margin), beyond(x, self.margin)
         # An F test has no two sides: half of its p stands against the claim, as a two-sided test has it.
         p_against = apart.p / 2
@@ -420,10 +418,6 @@ class ShareOf(Kind):
     direction: Direction
     level: Percent
 
-    @property
-    def threshold(self):
-        return self.level
-
     def evidence(self, sample):
         values = sample.own("a")
         count, n = int(values.sum()), len(values)
@@ -449,12 +443,10 @@ class Speedup(Kind):
         a, b = (sample.steps_to(target, key) for key in ("a", "b"))
         interval = speedup(a, b, sample.level)
         p_for, p_against = p_speedup(a, b, self.margin), p_speedup(b, a, 1 / self.margin)
-        end, unit = min(a.end, b.end), sample.unit
-        means = [f"{key} {restricted_mean(steps, end):.3g}" for key, steps in (("a", a), ("b", b))]
-        note = (
-            f"to {target:{outcome_of(sample.metric).digits}}; restricted means up to {end:g} {unit}: {', '.join(means)}"
-        )
-        for key, steps in (("a", a), ("b", b)):
+        arms, end = {"a": a, "b": b}, min(a.end, b.end)
+        means = ", ".join(f"{key} {restricted_mean(steps, end):.3g}" for key, steps in arms.items())
+        note = f"to {target:{outcome_of(sample.metric).digits}}; restricted means up to {end:g} {sample.unit}: {means}"
+        for key, steps in arms.items():
             if never := (~steps.reached).sum():
                 note += f"; {key}: {never} of {len(steps.reached)} never reached it"
         return Evidence(interval, p_for, p_against, f"{note}; exact log-rank test")

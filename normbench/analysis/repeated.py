@@ -114,6 +114,7 @@ class Band:
 
     a: int
     b: int
+    mean: Mean
     interval: Interval
 
 
@@ -127,7 +128,7 @@ def bands(values, level: float = 0.95) -> list[Band]:
         a, b = (a, b) if y[:, a].mean() >= y[:, b].mean() else (b, a)
         mean = Mean.of(y[:, a] - y[:, b])
         half = float(t) * mean.se
-        found.append(Band(a, b, Interval(mean.estimate, mean.estimate - half, mean.estimate + half, n)))
+        found.append(Band(a, b, mean, Interval(mean.estimate, mean.estimate - half, mean.estimate + half, n)))
     return sorted(found, key=lambda band: -band.interval.estimate)
 
 
@@ -140,9 +141,8 @@ def within(values, margin: float) -> tuple[float, Band]:
     n, k = y.shape
 
     def room(band):  # standard errors between the difference and the margin
-        mean = Mean.of(y[:, band.a] - y[:, band.b])
-        left = margin - mean.estimate
-        return left / mean.se if mean.se else math.copysign(math.inf, left) if abs(left) > 1e-12 else 0.0
+        left = margin - band.mean.estimate
+        return left / band.mean.se if band.mean.se else math.copysign(math.inf, left) if abs(left) > 1e-12 else 0.0
 
     pairs = bands(y)
     last = min(pairs, key=room)
