@@ -10,6 +10,8 @@ from normbench.config.files import GROUPS, default_choices, default_leaves, flat
 from normbench.config.keys import KEYS, identity_of
 
 LONGEST = 120  # characters of the readable part
+DIGITS = 16  # hexadecimal ones of the hash: no two configurations of any sweep share them
+EARLIER_DIGITS = 6  # of the same hash, in the names that runs were given before
 # Groups whose choice has a word where it is not the default, in the order of the words.
 TOLD = ("measure", "task", "data", "augment", "optim")
 
@@ -51,10 +53,19 @@ def _defaults(config) -> dict[str, object]:
     return default_leaves(chosen) | {f"{group}.name": choice for group, choice in default_choices().items()}
 
 
+def digest(leaves: dict[str, object]) -> str:
+    """The SHA-256 of an identity, in hexadecimal digits."""
+    return sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+
+
+def earlier(name: str) -> str:
+    """The name that the run of that name was given before."""
+    return name[: EARLIER_DIGITS - DIGITS]
+
+
 def run_id(config: DictConfig, processes: int = 1) -> str:
-    """`resnet8-group-b2-s0-3fa81c`: model, method, keys changed from the defaults, and a hash of the identity."""
+    """`resnet8-group-b2-s0-3fa81c…`: model, method, keys changed from the defaults, and a hash of the identity."""
     leaves, defaults = identity(config, processes), _defaults(config)
-    digest = sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:6]
     words = [config.model.name, config.norm.name]
     words += [leaves[f"{group}.name"] for group in TOLD if _differs(leaves, defaults, f"{group}.name")]
     changed = _changed(config, leaves, defaults)
@@ -66,7 +77,7 @@ def run_id(config: DictConfig, processes: int = 1) -> str:
     if processes > 1:
         words.append(f"p{processes}")
     readable = re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(words))[:LONGEST].rstrip("-_.")
-    return f"{readable}-{digest}"
+    return f"{readable}-{digest(leaves)[:DIGITS]}"
 
 
 def _differs(leaves, defaults, key) -> bool:

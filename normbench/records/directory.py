@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from normbench.config.identity import earlier, identity, run_id
 from normbench.errors import UserError
 from normbench.records.correct import FILE, packed
 from normbench.records.metrics import METRICS
@@ -29,6 +32,21 @@ class RunDirectory:
 
     def __init__(self, output: str | Path, run_id: str):
         self.path = Path(output) / run_id
+
+    @classmethod
+    def of(cls, config, processes: int = 1) -> "RunDirectory":
+        """The folder of a resolved configuration: that of its name, or of its earlier name where that one is there."""
+        name = run_id(config, processes)
+        now, before = cls(config.output, name), cls(config.output, earlier(name))
+        return before if not now.path.is_dir() and before.holds(config, processes) else now
+
+    def holds(self, config, processes: int = 1) -> bool:
+        """Whether the folder is there, and is that of a resolved configuration."""
+        try:
+            there = OmegaConf.load(self.path / "config.yaml")
+            return identity(there, self.environment().get("processes", 1)) == identity(config, processes)
+        except (OSError, YAMLError, OmegaConfBaseException, AttributeError):
+            return False
 
     @contextmanager
     def locked(self):

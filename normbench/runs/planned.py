@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from normbench.config.identity import run_id
 from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
 from normbench.config.sizes import samples_per_epoch
@@ -86,7 +85,7 @@ def runs_of(jobs: list[Job]) -> list[Run]:
 
 def _run(job: Job) -> Run:
     config = resolve(job.config, launched())
-    return Run(job, config, run_id(config, launched()))
+    return Run(job, config, RunDirectory.of(config, launched()).path.name)
 
 
 def block(run: Run, first: int, count: int, **more) -> Run:

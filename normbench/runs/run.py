@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 
-from normbench.config.identity import run_id
 from normbench.errors import UserError
 from normbench.measures import MEASURES
 from normbench.processes import Processes, join, launched, leave
@@ -23,7 +22,7 @@ def execute(config) -> dict:
     """
     MEASURES[config.measure.name].check(config, launched())
     processes, device = join(config.device)
-    directory = RunDirectory(config.output, run_id(config, processes.count))
+    directory = RunDirectory.of(config, processes.count)
     try:
         with directory.locked() if processes.first else nullcontext():
             return _work(config, directory, device, processes)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from normbench.config.files import conf_dir
-from normbench.config.identity import run_id
 from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
 from normbench.errors import UserError
 from normbench.processes import first, launched
-from normbench.records.directory import Busy, plainly
+from normbench.records.directory import Busy, RunDirectory, plainly
 from normbench.records.metrics import OVER
 from normbench.runs import launchers
 from normbench.runs.planned import Run, left, runs_of, whole
@@ -120,7 +119,7 @@ def attempt(config, settled=None) -> dict:
     outcome = {}
     try:
         settled = resolve(config, launched()) if settled is None else settled
-        outcome = {"run_id": run_id(settled, launched())}
+        outcome = {"run_id": RunDirectory.of(settled, launched()).path.name}
         print_line(execute(settled))
         return outcome
     except Busy:

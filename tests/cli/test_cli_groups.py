@@ -253,7 +253,7 @@ def test_the_command_of_the_readme(process, tmp_path, tiny):
     done = process(*typed)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "outputs").iterdir()
-    assert re.fullmatch(r"resnet8-group-patterns-b2-s0-.*[0-9a-f]{6}", folder.name)
+    assert re.fullmatch(r"resnet8-group-patterns-b2-s0-.*[0-9a-f]{16}", folder.name)
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "finished"
     assert f"{result['replicates'][0]['test_acc']:.2f}" in done.stdout

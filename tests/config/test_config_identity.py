@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from normbench.config.files import default_choices, default_leaves
-from normbench.config.identity import identity, run_id
+from normbench.config.identity import DIGITS, EARLIER_DIGITS, digest, earlier, identity, run_id
 from normbench.config.keys import KEYS
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
@@ -112,19 +112,19 @@ def test_the_tables_above_name_every_key(base):
 
 
 def test_a_run_is_named_after_what_it_is(compose):
-    assert re.fullmatch(r"resnet8-batch-b128-s0-[0-9a-f]{6}", run_id(resolve(compose("device=cpu"))))
+    assert re.fullmatch(r"resnet8-batch-b128-s0-[0-9a-f]{16}", run_id(resolve(compose("device=cpu"))))
     short = resolve(compose("norm=group", "batch_size=2", "device=cpu"))
-    assert re.fullmatch(r"resnet8-group-b2-s0-[0-9a-f]{6}", run_id(short))
+    assert re.fullmatch(r"resnet8-group-b2-s0-[0-9a-f]{16}", run_id(short))
     long = resolve(
         compose(
             "model=vgg", "norm=group", "norm.num_groups=4", "data=patterns", "optim=adamw", "optim.lr=0.002", "epochs=3"
         )
     )
-    assert re.fullmatch(r"vgg-group-patterns-adamw-num_groups4-b128-s0-epochs3-lr0\.002-[0-9a-f]{6}", run_id(long)), (
+    assert re.fullmatch(r"vgg-group-patterns-adamw-num_groups4-b128-s0-epochs3-lr0\.002-[0-9a-f]{16}", run_id(long)), (
         run_id(long)
     )
     many = resolve(compose("seed=7", "replicates=3", "augment=none"))
-    assert re.fullmatch(r"resnet8-batch-none-b128-s7-r3-[0-9a-f]{6}", run_id(many))
+    assert re.fullmatch(r"resnet8-batch-none-b128-s7-r3-[0-9a-f]{16}", run_id(many))
 
 
 def test_sizes_and_evaluation_come_last_in_a_name_that_is_cut(compose):
@@ -238,7 +238,7 @@ def test_a_name_is_a_folder_name_whatever_the_values(base):
         config = changed(config, key, value)
     name = run_id(config)
     assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
-    assert len(name) <= 130
+    assert len(name) <= 140
     assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-b64-s1-r2-")
 
 
@@ -280,7 +280,7 @@ DEFAULTS = tuple(default_choices().items())
 
 def test_another_measurement_is_told_before_the_data(base):
     other = changed(base, "measure", {"name": "gradients", "steps": 3})
-    assert re.fullmatch(r"resnet8-batch-gradients-patterns-b128-s0-steps3-[0-9a-f]{6}", run_id(other))
+    assert re.fullmatch(r"resnet8-batch-gradients-patterns-b128-s0-steps3-[0-9a-f]{16}", run_id(other))
     assert identity(other) == identity(base) | {"measure.name": "gradients", "measure.steps": 3}
     task = changed(other, "task.name", "layout")
     assert run_id(task).startswith("resnet8-batch-gradients-layout-patterns-b128-")
@@ -291,4 +291,13 @@ def test_the_runs_that_there_are_keep_their_names(command, names):
     """Every study, method, model, optimizer and technique: names that were given to runs."""
     words = command.split()
     jobs, _, _ = plan(normalize([word for word in words if word != "-m"]), "-m" in words)
-    assert [run_id(resolve(job.config)) for job in jobs] == names
+    ids = [run_id(resolve(job.config)) for job in jobs]
+    assert [earlier(name) for name in ids] == names
+    assert len(set(ids)) == len(set(names))
+
+
+def test_no_two_of_many_rates_share_a_hash(base):
+    leaves = identity(base)
+    hashes = [digest(leaves | {"optim.lr": number / 1e6}) for number in range(1, 20_001)]
+    assert len({whole[:EARLIER_DIGITS] for whole in hashes}) < len(hashes)  # as the earlier names did
+    assert len({whole[:DIGITS] for whole in hashes}) == len(hashes)

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from test_collect import entry, put
 
 from normbench.analysis.columns import of_configuration
-from normbench.config.identity import run_id
+from normbench.config.identity import earlier, run_id
 from normbench.config.overrides import normalize, plan
 from normbench.runs.collect import REPEAT, collect, doubles
 from normbench.runs.planned import at_work, left, runs_of
@@ -148,3 +148,17 @@ def test_summaries_keep_both(five):
     table, _ = collect(str(five))
     assert REPEAT in of_configuration(table)
     assert not table.duplicated([*of_configuration(table), "seed"]).any()
+
+
+# --- Names. -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_under_its_earlier_name_is_found_and_another_under_that_name_is_not(tmp_path):
+    [run] = planned(tmp_path, "norm=group")
+    over(run)
+    before = run.directory.path.rename(tmp_path / earlier(run.name))
+    [again] = planned(tmp_path, "norm=group")
+    assert (again.directory.path, again.directory.status()) == (before, "finished")
+    (before / "config.yaml").write_text((before / "config.yaml").read_text().replace("num_groups: 8", "num_groups: 4"))
+    [again] = planned(tmp_path, "norm=group")
+    assert (again.name, again.directory.status()) == (run.name, "missing")
