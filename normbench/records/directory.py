@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from yaml import YAMLError
 from normbench.config.identity import earlier, identity, run_id
 from normbench.errors import UserError
 from normbench.records.correct import FILE, packed
+from normbench.records.files import plainly, write_whole
 from normbench.records.metrics import METRICS
 
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
@@ -66,14 +66,14 @@ class RunDirectory:
     def result(self) -> dict | None:
         """What result.json says, or None while the run is not over."""
         try:
-            return json.loads((self.path / "result.json").read_text())
+            return json.loads((self.path / "result.json").read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
             return None
 
     def environment(self) -> dict:
         """What env.json says; nothing where there is none."""
         try:
-            return json.loads((self.path / "env.json").read_text())
+            return json.loads((self.path / "env.json").read_text("utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 
@@ -146,27 +146,7 @@ class RunDirectory:
             return None
 
     def _write(self, name: str, content: str | bytes) -> None:
-        """Atomically: a reader sees the old file or the new one, whatever happens in between."""
-        target, part = self.path / name, self.path / f".{name}.part"
-        with plainly(target):
-            try:
-                with open(part, "wb") as file:
-                    file.write(content.encode() if isinstance(content, str) else content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(part, target)
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
-
-
-@contextmanager
-def plainly(path):
-    """A full disk or a folder that cannot be written is the user's to mend: one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; what was there before is unharmed") from None
+        write_whole(self.path / name, content)
 
 
 def _json(value) -> str:

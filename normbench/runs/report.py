@@ -13,9 +13,9 @@ from normbench.words import duration
 
 
 def _console() -> Console:
-    """As wide as the terminal; wide enough for any table in a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    """As wide as the terminal, wide enough for any table in a log; names print as they are, whatever they look like."""
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(markup=False, emoji=False, width=160)
 
 
 def mean_text(values: list[float], digits: str = ".2f") -> str:
@@ -172,7 +172,7 @@ def print_sweep(runs: list[Run]) -> int:
         )
         console.print("The folder of each run:", *folders, sep="\n  ", soft_wrap=True, highlight=False)
         for message in messages:
-            console.print(message, soft_wrap=True, highlight=False, markup=False)
+            console.print(message, soft_wrap=True, highlight=False)
     return 1 if messages else 0
 
 

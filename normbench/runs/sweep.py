@@ -19,7 +19,8 @@ from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
 from normbench.errors import UserError
 from normbench.processes import first, launched
-from normbench.records.directory import Busy, RunDirectory, plainly
+from normbench.records.directory import Busy, RunDirectory
+from normbench.records.files import plainly
 from normbench.records.metrics import OVER
 from normbench.runs import launchers
 from normbench.runs.planned import Run, left, runs_of, whole
