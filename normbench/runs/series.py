@@ -39,12 +39,9 @@ def _lines(sources: list, reuse, table: str) -> list[dict]:
     for line in reuse.series(table, kept) if reuse else []:
         by_run[line["run_id"]].append(line)
     for source in (one for one in sources if not one.rows):
-        name, seeds = source.directory.path.name, source.seeds
-        with (
-            suppress(OSError),
-            open(source.directory.path / "metrics.csv", newline="", encoding="utf-8") as file,
-        ):  # there may be none
+        path, seeds = source.directory.path / "metrics.csv", source.seeds
+        with suppress(OSError), open(path, newline="", encoding="utf-8") as file:  # there may be none
             for line in csv.DictReader(file):
                 if seeds is None or "seed" not in line or int(line["seed"]) in seeds:
-                    by_run[name].append(line | {"run_id": name})
+                    by_run[path.parent.name].append(line | {"run_id": path.parent.name})
     return [line for lines in by_run.values() for line in lines]
