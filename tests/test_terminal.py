@@ -1,6 +1,7 @@
 """What is printed reaches any terminal, and files are the same whatever its locale."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from normbench.__main__ import main
 from normbench.terminal import any_terminal
 
 ROOT = Path(__file__).parents[1]
@@ -59,3 +61,15 @@ def test_a_reader_that_leaves_early_is_no_fault(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 141  # as of a process that SIGPIPE ended
+
+
+def test_a_sweep_goes_on_when_nobody_listens_any_more(tiny, tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        monkeypatch.setattr(sys, name, open(writer, "w"))  # noqa: SIM115 - until the end of the test
+    monkeypatch.setattr(sys, "argv", ["normbench", "-m", "seed=0,1", *tiny, "epochs=1", f"output={tmp_path}"])
+    with pytest.raises(SystemExit, match="141"):
+        main()
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")]
+    assert [result["status"] for result in results] == ["finished", "finished"]

@@ -1,11 +1,12 @@
 """What a command prints at the end: the result of a run, the table of a sweep."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from normbench.console import Console
 from normbench.processes import first
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
 from normbench.runs.planned import Run, at_work
@@ -13,9 +14,9 @@ from normbench.words import duration
 
 
 def _console() -> Console:
-    """As wide as the terminal, wide enough for any table in a log; names print as they are, whatever they look like."""
-    console = Console(markup=False, emoji=False)
-    return console if console.is_terminal else Console(markup=False, emoji=False, width=160)
+    """As wide as the terminal; wide enough for any table in a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def mean_text(values: list[float], digits: str = ".2f") -> str:
@@ -53,7 +54,8 @@ def print_line(result: dict) -> None:
         return
     again = "finished earlier; " if result.get("repeated") else ""
     line = f"{result['run_id']}: {again}{statuses(result)}; {_in_a_line(result)}"
-    _console().print(line, highlight=False, soft_wrap=True)
+    with suppress(OSError):  # nobody listens any more: no reason for a run that is over to fail
+        _console().print(line, highlight=False, soft_wrap=True)
 
 
 def statuses(result: dict) -> str:
