@@ -164,7 +164,7 @@ class MeanOnlyBatchNorm(BatchNorm):
         return self._shift(x, mean), moments
 
     def _batch_mean(self, x):
-        dims = [0] + list(range(2, x.dim()))
+        dims = [0] + list(range(2, x.dim()))  # noqa: RUF005 (torch.jit.script has no unpacking)
         return x.mean(dims, dtype=self.running_mean.dtype)  # float32 under bfloat16
 
     def _shift(self, x, mean):

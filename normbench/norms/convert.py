@@ -164,7 +164,7 @@ def _take_over(new_of) -> None:
     """Give each new layer what the old one has: parameters, running averages, mode and hooks."""
     tied = {}  # filter → the new layer that has it: what a method adds to a filter is tied as the filter is
     for old, new in new_of.items():
-        own = set(new._parameters)
+        own = {name for name, _ in new.named_parameters()}
         for name in ("weight", "bias", "running_mean", "running_var"):
             if getattr(new, name, None) is not None and getattr(old, name, None) is not None:
                 setattr(new, name, getattr(old, name))
@@ -209,7 +209,7 @@ def _with_what_is_new(added, layer, state, prefix, *_) -> None:
     made = layer.parameters_for(filters) if hasattr(layer, "parameters_for") else {}
     if layer.bias is not None:
         made["bias"] = filters.new_zeros(layer.bias.shape)
-    for name in added:
+    for name in made.keys() & set(added):
         state.setdefault(prefix + name, made[name])
 
 
