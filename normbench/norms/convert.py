@@ -203,12 +203,12 @@ def _load_without(layer, added) -> None:
 
 def _with_what_is_new(added, layer, state, prefix, *_) -> None:
     """Add to a state dict what the conversion gave the layer, as it does: gains of the filters, a bias of 0."""
-    filters = state.get(prefix + "weight")
-    if filters is None:
-        return
-    made = layer.parameters_for(filters) if hasattr(layer, "parameters_for") else {}
-    if layer.bias is not None:
-        made["bias"] = filters.new_zeros(layer.bias.shape)
+    made, filters = {}, state.get(prefix + "weight")
+    if filters is not None and hasattr(layer, "parameters_for"):
+        made |= layer.parameters_for(filters)
+    like = next((value for name, value in state.items() if name.startswith(prefix)), None)
+    if like is not None and layer.bias is not None:
+        made["bias"] = like.new_zeros(layer.bias.shape)
     for name in made.keys() & set(added):
         state.setdefault(prefix + name, made[name])
 
