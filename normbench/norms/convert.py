@@ -162,30 +162,34 @@ def _build(method, part, like, path):
 
 def _take_over(new_of) -> None:
     """Give each new layer what the old one has: parameters, running averages, mode and hooks."""
-    tied = {}  # filter → the new layer that has it: what a method adds to a filter is tied as the filter is
+    tied = {}  # filters → the first new layer that has them
     for old, new in new_of.items():
-        own = {name for name, _ in new.named_parameters()}
+        added = [name for name, _ in new.named_parameters() if getattr(old, name, None) is None]
         for name in ("weight", "bias", "running_mean", "running_var"):
             if getattr(new, name, None) is not None and getattr(old, name, None) is not None:
                 setattr(new, name, getattr(old, name))
         if isinstance(new, MeanOnlyBatchNorm):
             new.running_var = torch.ones_like(old.running_var)  # it does not divide
-        if isinstance(old, nn.Conv2d):
-            new.set_filters(old.weight.detach().clone())
-            first = tied.setdefault(old.weight, new)
-            for name in own - {"weight", "bias"}:
-                setattr(new, name, getattr(first, name).requires_grad_(old.weight.requires_grad))
-            if old.bias is None and new.bias is not None:
-                new.bias.detach().zero_()
-                new.bias.requires_grad_(old.weight.requires_grad)
         for name, hooks in vars(old).items():  # the same dicts: handles remain able to remove them
             if name.startswith(("_forward_", "_backward_", "_is_full_backward")):
                 setattr(new, name, hooks)
         new.train(old.training)
         if isinstance(old, nn.Conv2d):
-            _load_without(new, [name for name in own if getattr(old, name, None) is None])
+            _start_from(old.weight, new, added, tied.setdefault(old.weight, new))
         else:
             new.register_load_state_dict_pre_hook(_without_what_is_gone)
+
+
+def _start_from(filters, new, added, first) -> None:
+    """Set what a convolution has beside the old one's filters. first: the one with the same; it has the same gains."""
+    new.set_filters(filters.detach().clone())
+    for name in added:
+        if name == "bias":
+            new.bias.detach().zero_()
+        else:
+            setattr(new, name, getattr(first, name))
+        getattr(new, name).requires_grad_(filters.requires_grad)
+    _load_without(new, added)
 
 
 def _add_bias(layer) -> None:
@@ -214,8 +218,8 @@ def _with_what_is_new(added, layer, state, prefix, *_) -> None:
 
 
 def _without_what_is_gone(layer, state, prefix, *_) -> None:
-    """Take from a state dict what only a BatchNorm has."""
-    if isinstance(layer, MeanOnlyBatchNorm) and prefix + "num_batches_tracked" in state:
+    """Take from a state dict what the BatchNorm had and the layer in its place has not."""
+    if isinstance(layer, MeanOnlyBatchNorm) and {prefix + "weight", prefix + "num_batches_tracked"} & state.keys():
         state[prefix + "running_var"] = torch.ones_like(state[prefix + "running_var"])
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         if getattr(layer, name, None) is None:
