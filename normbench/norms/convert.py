@@ -87,7 +87,11 @@ def _dimensions(norm: _BatchNorm) -> tuple[int, ...]:
 
 
 def _refusal(norm, layer, path, text) -> InputError:
-    return InputError("norm", norm, f"at {path or 'the model itself'}: a {type(layer).__name__} {text}")
+    return InputError("norm", norm, f"at {_place(path)}: a {type(layer).__name__} {text}")
+
+
+def _place(path) -> str:
+    return path or "the model itself"
 
 
 def _require_torchs(layer, path, norm, *, made_weight=False) -> None:
@@ -154,7 +158,7 @@ def _build(method, part, like, path):
             with torch.device("cpu" if like is None else like.device):
                 new = method.build(part, *args, **more)
         except InputError as error:
-            raise InputError(error.key, error.value, f"at {path}: {error.text}") from None
+            raise InputError(error.key, error.value, f"at {_place(path)}: {error.text}") from None
         return new if like is None else new.to(like.dtype)
 
     return build

@@ -122,14 +122,13 @@ class WeightStandardizationConv2d(Conv2d):
         self.mode, self.ws_eps = mode, ws_eps
 
     def filters(self):
-        if self.mode == "mean_only":
-            return self.weight - self.weight.mean((1, 2, 3), keepdim=True)
         weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))  # ε may underflow in half
         if self.mode == "full":  # one fused call: a filter is a "channel" of F.batch_norm
             flat = weight.flatten(1).unsqueeze(0)
             weight = F.batch_norm(flat, None, None, training=True, eps=self.ws_eps).view_as(weight)
         else:
-            weight = weight * torch.rsqrt(torch.var(weight, (1, 2, 3), correction=0, keepdim=True) + self.ws_eps)
+            var, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
+            weight = weight - mean if self.mode == "mean_only" else weight * torch.rsqrt(var + self.ws_eps)
         return weight.to(self.weight.dtype)
 
 

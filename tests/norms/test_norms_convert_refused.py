@@ -126,6 +126,11 @@ def test_a_video_network_without_any_norm_is_refused():
         convert_norms(models.video.r3d_18(num_classes=2), "weight_norm")
 
 
+def test_a_lone_layer_is_told_as_the_model_itself():
+    with pytest.raises(InputError, match="num_groups=8: at the model itself: does not divide the 6 channels"):
+        convert_norms(nn.BatchNorm2d(6), "group")
+
+
 def test_what_is_not_replaced_may_be_anything():
     class Renamed(nn.BatchNorm2d):
         """A subclass that overrides nothing."""
