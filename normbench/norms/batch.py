@@ -38,7 +38,12 @@ class BatchNorm(Norm):
 
     def normalize(self, x):
         """The training pass: normalize by the batch, update the running averages."""
-        require_values(x.numel() // x.shape[1], "batch_size", len(x), "the batch statistic of a channel")
+        return self.by_batch(x)
+
+    def by_batch(self, x):
+        """Every channel by its statistic over the whole of x."""
+        if not torch.jit.is_scripting():
+            require_values(x.numel() // x.shape[1], "batch_size", x.shape[0], "the batch statistic of a channel")
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
         )
@@ -76,7 +81,7 @@ class GhostBatchNorm(BatchNorm):
 
     def normalize(self, x):
         # On the CPU this loop beats one folded call: the fold costs two copies of the feature map.
-        return torch.cat([super(GhostBatchNorm, self).normalize(ghost) for ghost in x.split(self.ghost_size)])
+        return torch.cat([self.by_batch(ghost) for ghost in x.split(self.ghost_size)])
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -104,15 +109,21 @@ class SyncBatchNorm(BatchNorm):
     """
 
     def normalize(self, x):
+        if torch.jit.is_scripting():  # one process
+            return self.by_batch(x)
+        return self._over_processes(x)
+
+    @torch.jit.unused
+    def _over_processes(self, x):
         if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-            return super().normalize(x)
+            return self.by_batch(x)
         dims = [0, *range(2, x.dim())]
         shape = (1, -1) + (1,) * (x.dim() - 2)
         values = x.to(self.running_mean.dtype)  # float32 statistics under bfloat16
         local = torch.cat([values.sum(dims), values.new_tensor([values.numel() // values.shape[1]])])
         total = _SumOverProcesses.apply(local)
         count = total[-1].detach()
-        require_values(int(count), "batch_size", len(x), "the batch statistic of a channel")
+        require_values(int(count), "batch_size", x.shape[0], "the batch statistic of a channel")
         mean = total[:-1] / count
         centred = values - mean.view(shape)
         var = _SumOverProcesses.apply(centred.square().sum(dims)) / count
@@ -139,6 +150,8 @@ class MeanOnlyBatchNorm(BatchNorm):
         self.weight, self.eps = None, 0.0
 
     def normalize(self, x):
+        if x.numel() == 0:  # no mean to subtract or to keep
+            return self._shift(x, self.running_mean)
         mean = self._batch_mean(x)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
@@ -151,11 +164,12 @@ class MeanOnlyBatchNorm(BatchNorm):
         return self._shift(x, mean), moments
 
     def _batch_mean(self, x):
-        return x.mean([0, *range(2, x.dim())], dtype=self.running_mean.dtype)  # float32 under bfloat16
+        dims = [0] + list(range(2, x.dim()))  # noqa: RUF005 (torch.jit.script has no unpacking)
+        return x.mean(dims, dtype=self.running_mean.dtype)  # float32 under bfloat16
 
     def _shift(self, x, mean):
         shift = -mean if self.bias is None else self.bias - mean
-        return (x + shift.view(1, -1, *(1,) * (x.dim() - 2))).to(x.dtype)
+        return (x + shift.view([1, -1] + [1] * (x.dim() - 2))).to(x.dtype)
 
 
 def has_running_statistics(model) -> bool:

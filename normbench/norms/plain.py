@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from normbench.errors import InputError
 
+FLOAT32 = torch.finfo(torch.float32)
+
 
 class _Filters:
     """What a layer multiplies with is `filters()`, made from its parameters: the hook of every weight normalization."""
@@ -18,10 +20,17 @@ class _Filters:
     def filters(self) -> torch.Tensor:
         return self.weight
 
+    @torch.jit.unused
+    def parameters_for(self, filters: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parameters with which `filters()` gives these."""
+        return {"weight": filters}
+
+    @torch.jit.unused
+    @torch.no_grad()
     def set_filters(self, filters: torch.Tensor) -> None:
         """Start from these filters (initialization)."""
-        with torch.no_grad():
-            self.weight.copy_(filters)
+        for name, value in self.parameters_for(filters).items():
+            getattr(self, name).copy_(value)
 
 
 class Conv2d(_Filters, nn.Conv2d):
@@ -96,6 +105,8 @@ class ResidualScalar(nn.Module):
 
     def __init__(self, replicates=1, *, initial: float = 0.0):
         super().__init__()
+        if not abs(initial) <= FLOAT32.max:
+            raise InputError("initial", initial, f"must lie within ±{FLOAT32.max:.1e}, what a float32 holds")
         self.scale = nn.Parameter(torch.full((replicates,), float(initial)))
 
     def forward(self, x):
@@ -107,12 +118,12 @@ class Norm(nn.Module):
     """What normalization layers share: ε, and per channel the scale γ (`weight`) and shift β (`bias`), each of R·C.
 
     num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root.
+    Raises InputError for an ε that is not positive in float32.
     """
 
     def __init__(self, num_channels: int, replicates: int, eps: float, affine: bool):
         super().__init__()
-        if not eps > 0:  # torch's batch norm refuses 0, with a traceback
-            raise InputError("eps", eps, "must be a number > 0")
+        require_epsilon("eps", eps)  # torch's batch norm refuses 0, with a traceback
         self.num_channels, self.replicates, self.eps = num_channels, replicates, eps
         channels = replicates * num_channels
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
@@ -122,12 +133,21 @@ class Norm(nn.Module):
         return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, affine={self.weight is not None}"
 
 
+def require_epsilon(key: str, value: float) -> None:
+    """Refuse an ε that is 0, or infinite, in float32, in which statistics are taken at the least."""
+    if not value > 0:
+        raise InputError(key, value, "must be a number > 0")
+    if not FLOAT32.tiny <= value <= FLOAT32.max:
+        raise InputError(key, value, f"must lie between {FLOAT32.tiny:.1e} and {FLOAT32.max:.1e}, what a float32 holds")
+
+
+@torch.jit.unused
 def require_values(count: int, key: str, value, what: str) -> None:
     """Refuse a statistic of a single value: its variance is 0 whatever the input, and the output would be β alone.
 
-    key, value: the option to blame.
+    key, value: the option to blame. An empty batch passes, as in torch: it has no statistic.
     """
-    if count < 2:
+    if count == 1:
         raise InputError(key, value, f"{what} would be taken over a single value; at least 2 are needed")
 
 

@@ -1,5 +1,8 @@
 """Statistics of each sample alone, whatever the batch: layer, layer2d, instance, group."""
 
+from math import prod
+
+import torch
 from torch.nn import functional as F
 
 from normbench.errors import InputError
@@ -25,8 +28,9 @@ class GroupNorm(Norm):
         self.num_groups = num_groups
 
     def forward(self, x):
-        values = x[0].numel() // (self.replicates * self.num_groups)
-        require_values(values, "num_groups", self.num_groups, "the statistic of a group of channels")
+        if not torch.jit.is_scripting():
+            values = prod(x.shape[1:]) // (self.replicates * self.num_groups)
+            require_values(values, "num_groups", self.num_groups, "the statistic of a group of channels")
         return F.group_norm(x, self.replicates * self.num_groups, self.weight, self.bias, self.eps)
 
 
@@ -50,12 +54,13 @@ class LayerNorm2d(Norm):
         super().__init__(num_channels, replicates, eps, affine)
 
     def forward(self, x):
-        require_values(self.num_channels, "num_channels", self.num_channels, "the statistic of a position")
+        if not torch.jit.is_scripting():
+            require_values(self.num_channels, "num_channels", self.num_channels, "the statistic of a position")
         x = x.permute(0, 2, 3, 1)  # a view of a contiguous tensor where x is channels_last
         if self.replicates == 1:
-            y = F.layer_norm(x, (self.num_channels,), self.weight, self.bias, self.eps)
+            y = F.layer_norm(x, [self.num_channels], self.weight, self.bias, self.eps)
         else:
-            y = F.layer_norm(x.unflatten(-1, (self.replicates, self.num_channels)), (self.num_channels,), eps=self.eps)
+            y = F.layer_norm(x.unflatten(-1, [self.replicates, self.num_channels]), [self.num_channels], eps=self.eps)
             y = y.flatten(-2)
             if self.weight is not None:
                 y = (y * self.weight + self.bias).to(x.dtype)
@@ -73,5 +78,8 @@ class InstanceNorm(Norm):
         super().__init__(num_features, replicates, eps, affine)
 
     def forward(self, x):
-        require_values(x[0, 0].numel(), "norm", "instance", "the statistic of a channel of one sample")
+        if not torch.jit.is_scripting():
+            require_values(prod(x.shape[2:]), "norm", "instance", "the statistic of a channel of one sample")
+        if x.shape[0] == 0:  # the same, where torch's instance norm takes no empty batch
+            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         return F.instance_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from normbench.errors import InputError, choices_text
 from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
-from normbench.norms.plain import Conv2d, Linear
+from normbench.norms.plain import Conv2d, Linear, require_epsilon
 from normbench.norms.sample import GroupNorm
 
 
@@ -16,21 +16,23 @@ class _WeightNorm:
     Salimans & Kingma 2016, arXiv 1602.07868, equation 2; data-dependent initialization, equation 6: with
     t = v·x/‖v‖ on a first batch, g = 1/σ(t) and bias = −μ(t)/σ(t), so that every pre-activation starts with mean 0 and
     variance 1. A filter that is constant over that batch keeps its norm.
+    A filter of zeros has no direction: it gives 0, and its gradients are 0, so that it stays (torch's layer: NaN).
     """
 
-    def norms(self):
+    def norms(self, filters: torch.Tensor) -> torch.Tensor:
         """‖v‖ of each filter, shaped like the gain with trailing ones."""
         raise NotImplementedError
 
-    def filters(self):
-        norms = self.norms()
+    def filters(self) -> torch.Tensor:
+        norms = self.norms(self.weight)
+        norms = torch.where(norms > 0, norms, torch.ones_like(norms))
         return self.weight * (self.gain.view(norms.shape) / norms)
 
-    def set_filters(self, filters):
-        super().set_filters(filters)
-        with torch.no_grad():
-            self.gain.copy_(self.norms().view(self.gain.shape))
+    @torch.jit.unused
+    def parameters_for(self, filters: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"weight": filters, "gain": self.norms(filters).view(self.gain.shape)}
 
+    @torch.jit.unused
     def initialize_from(self, y):
         """Rescale gain and bias by what the layer gives on the first batch; returns the rescaled output."""
         dims, shape = self.statistic_axes(y)
@@ -51,9 +53,10 @@ class WeightNormConv2d(_WeightNorm, Conv2d):
         super().__init__(*args, **options)
         self.gain = nn.Parameter(torch.ones(self.out_channels))
 
-    def norms(self):
-        return torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
+    def norms(self, filters: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.vector_norm(filters, dim=(1, 2, 3), keepdim=True)
 
+    @torch.jit.unused
     def statistic_axes(self, y):
         return (0, 2, 3), (1, -1, 1, 1)
 
@@ -65,8 +68,8 @@ class WeightNormLinear(_WeightNorm, Linear):
         super().__init__(*args, **options)
         self.gain = nn.Parameter(torch.ones(self.replicates, self.out_features))
 
-    def norms(self):
-        return torch.linalg.vector_norm(self.weight, dim=2, keepdim=True)
+    def norms(self, filters: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.vector_norm(filters, dim=2, keepdim=True)
 
     def statistic_axes(self, y):
         return (1,), (self.replicates, 1, self.out_features)
@@ -113,20 +116,20 @@ class WeightStandardizationConv2d(Conv2d):
         super().__init__(*args, **options)
         if mode not in self.MODES:
             raise InputError("mode", mode, choices_text(mode, self.MODES))
-        if not ws_eps > 0:
-            raise InputError("ws_eps", ws_eps, "must be a number > 0")
+        require_epsilon("ws_eps", ws_eps)
         if self.weight[0].numel() < 2:
             raise InputError("mode", mode, "a filter of a single value has no spread to standardize")
         self.mode, self.ws_eps = mode, ws_eps
 
     def filters(self):
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))  # ε may underflow in half
         if self.mode == "full":  # one fused call: a filter is a "channel" of F.batch_norm
-            flat = self.weight.flatten(1).unsqueeze(0)
-            return F.batch_norm(flat, None, None, training=True, eps=self.ws_eps).view_as(self.weight)
-        var, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
-        if self.mode == "mean_only":
-            return self.weight - mean
-        return self.weight * torch.rsqrt(var + self.ws_eps)
+            flat = weight.flatten(1).unsqueeze(0)
+            weight = F.batch_norm(flat, None, None, training=True, eps=self.ws_eps).view_as(weight)
+        else:
+            var, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
+            weight = weight - mean if self.mode == "mean_only" else weight * torch.rsqrt(var + self.ws_eps)
+        return weight.to(self.weight.dtype)
 
 
 def standardization_norm(

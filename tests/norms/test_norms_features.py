@@ -1,5 +1,7 @@
 """Layers that normalize features, each against torch's own, timm's, or the formula written out; in float64."""
 
+import re
+
 import pytest
 import timm.layers
 import torch
@@ -265,6 +267,31 @@ def test_a_statistic_over_two_values_is_not(layer, x):
     assert torch.isfinite(layer(x)).all()
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        BatchNorm(C),
+        SyncBatchNorm(C),
+        GhostBatchNorm(C, ghost_size=2),
+        MeanOnlyBatchNorm(C),
+        LayerNorm(C),
+        LayerNorm2d(C),
+        InstanceNorm(C),
+        GroupNorm(C, num_groups=3),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_an_empty_batch_gives_an_empty_output_and_moves_no_average_as_in_torch(layer, training):
+    layer.train(training)
+    before = {name: buffer.clone() for name, buffer in layer.named_buffers()}
+    x = torch.zeros((0, C, 4, 4), requires_grad=True)
+    y = layer(x)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in layer.named_buffers())
+
+
 @pytest.mark.parametrize("kind", [BatchNorm, SyncBatchNorm, GhostBatchNorm, MeanOnlyBatchNorm])
 @pytest.mark.parametrize("momentum", [-0.1, 1.5, float("nan")])
 def test_momentum_outside_0_to_1_is_refused(kind, momentum):
@@ -273,9 +300,9 @@ def test_momentum_outside_0_to_1_is_refused(kind, momentum):
 
 
 @pytest.mark.parametrize("kind", [BatchNorm, GhostBatchNorm, SyncBatchNorm, LayerNorm, LayerNorm2d, InstanceNorm])
-@pytest.mark.parametrize("eps", [-1e-5, 0.0, float("nan")])
-def test_eps_that_is_not_positive_is_refused(kind, eps):
-    with pytest.raises(InputError, match=f"eps={eps}: "):
+@pytest.mark.parametrize("eps", [-1e-5, 0.0, float("nan"), 1e-50, 1e39, float("inf")])
+def test_eps_that_is_not_positive_in_float32_is_refused(kind, eps):
+    with pytest.raises(InputError, match=f"eps={re.escape(str(eps))}: "):
         kind(C, eps=eps)
 
 

@@ -1,5 +1,7 @@
 """Methods that normalize weights, against torch's own, timm's, and the formula; in float64. Data-dependent init."""
 
+import re
+
 import pytest
 import timm.layers
 import torch
@@ -96,6 +98,38 @@ def test_weight_norm_starts_from_the_filters_it_is_given():
     close(layer.gain, filters.flatten(1).norm(dim=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+def test_a_filter_of_zeros_gives_zeros_and_finite_gradients_and_leaves_the_others_alone(kind, dtype):
+    torch.manual_seed(0)
+    layer, x = (
+        (WeightNormConv2d(3, 4, 3), torch.randn(2, 3, 5, 5))
+        if kind == "conv"
+        else (WeightNormLinear(3, 4), torch.randn(2, 3))
+    )
+    layer, x = layer.to(dtype), x.to(dtype)
+    filters = torch.randn(layer.weight.shape).to(dtype)
+    axis = 0 if kind == "conv" else 1
+    zero = filters.index_fill(axis, torch.tensor([1]), 0)
+    layer.set_filters(filters)
+    without = layer.filters().detach()
+    layer.set_filters(zero)
+    assert torch.equal(layer.filters(), without.index_fill(axis, torch.tensor([1]), 0))
+    layer(x).float().square().sum().backward()
+    for value in (layer.weight, layer.gain):
+        assert value.grad.isfinite().all()
+        assert not value.grad.select(axis, 1).any()  # no direction, no way out of 0
+        assert value.grad.select(axis, 2).any()
+
+
+@pytest.mark.parametrize("mode", ["full", "std_only"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_epsilon_of_weight_standardization_does_not_underflow_in_half_precision(mode, dtype):
+    layer = WeightStandardizationConv2d(3, 4, 3, mode=mode, ws_eps=1e-30).to(dtype)
+    layer.set_filters(torch.zeros_like(layer.weight))
+    assert torch.equal(layer.filters(), torch.zeros_like(layer.weight))
+
+
 def standardized(w, mode, eps):
     """Equation 3 of the paper and its two halves, filter by filter."""
     out = []
@@ -164,6 +198,8 @@ def test_weight_standardization_refuses_what_it_cannot_do():
         WeightStandardizationConv2d(3, 4, 3, mode="mean")
     with pytest.raises(InputError, match="ws_eps=0: must be a number > 0"):
         WeightStandardizationConv2d(3, 4, 3, ws_eps=0)
+    with pytest.raises(InputError, match=r"ws_eps=1e-50: must lie between 1\.2e-38 and 3\.4e"):
+        WeightStandardizationConv2d(3, 4, 3, ws_eps=1e-50)
     with pytest.raises(InputError, match="single value"):
         WeightStandardizationConv2d(1, 4, 1)
     with pytest.raises(InputError, match=r"norm=layer: .*choices: batch, group"):
@@ -188,6 +224,12 @@ def test_residual_scalar_scales_each_replicate_by_its_own():
     dx, ds = gradients(y, towards, x, layer.scale)
     close(dx, torch.cat([2 * towards[:, :2], -towards[:, 2:4], 0 * towards[:, 4:]], 1))
     close(ds, (x * towards).sum((0, 2, 3)).view(3, 2).sum(1))
+
+
+@pytest.mark.parametrize("initial", [1e39, -1e39, float("inf"), float("nan")])
+def test_a_residual_scalar_that_a_float32_does_not_hold_is_refused(initial):
+    with pytest.raises(InputError, match=f"initial={re.escape(str(initial))}: must lie within ±3.4e"):
+        ResidualScalar(initial=initial)
 
 
 def outputs_of(model, kinds, x):
