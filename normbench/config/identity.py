@@ -63,6 +63,18 @@ def earlier(name: str) -> str:
     return name[: EARLIER_DIGITS - DIGITS]
 
 
+def tail(name: str) -> str:
+    """The hash that the name of a run ends in, now or before; nothing where it has none, such as one given by hand."""
+    found = re.search(rf"-([0-9a-f]{{{DIGITS}}}|[0-9a-f]{{{EARLIER_DIGITS}}})$", name)
+    return found[1] if found else ""
+
+
+def same_run(one: str, other: str) -> bool:
+    """Whether two names may be of one run: their hashes agree as far as both go."""
+    one, other = tail(one), tail(other)
+    return one.startswith(other) or other.startswith(one)
+
+
 def run_id(config: DictConfig, processes: int = 1) -> str:
     """`resnet8-group-b2-s0-3fa81c…`: model, method, keys changed from the defaults, and a hash of the identity."""
     leaves, defaults = identity(config, processes), _defaults(config)

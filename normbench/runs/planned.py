@@ -10,7 +10,7 @@ from normbench.config.resolve import resolve
 from normbench.config.sizes import samples_per_epoch
 from normbench.errors import InputError
 from normbench.processes import launched
-from normbench.records.directory import RunDirectory
+from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.metrics import OVER
 from normbench.words import typed
 
@@ -32,11 +32,11 @@ class Run:
 
     @property
     def directory(self) -> RunDirectory:
-        return RunDirectory(self.config.output, self.name)
+        return RunDirectory(self.config.output, self.name, self.config)
 
     @property
     def seeds(self) -> range:
-        return range(self.config.seed, self.config.seed + self.config.replicates)
+        return seeds_of(self.config)
 
     @property
     def images(self) -> int:

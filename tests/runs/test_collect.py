@@ -52,7 +52,7 @@ def put(run, result=None, **env):
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
     (folder / "env.json").write_text(json.dumps(ENV | env))
     if result is not None:
-        (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, **result}))
+        (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, "seconds": 25.0, **result}))
     return folder
 
 
@@ -112,9 +112,9 @@ def test_runs_of_a_probe_beside_trainings(tmp_path, monkeypatch):
     )
     put(trained, {"status": "finished", "replicates": [entry(0, 50.0)]})
     found = {"seed": 1, "status": "finished", "first_gradient": 0.5, "seconds": 1.0, "stack": 1}
+    probed.config = OmegaConf.merge(probed.config, {"measure": {"name": "gradients"}})
+    probed.name = run_id(probed.config)
     folder = put(probed, {"status": "finished", "replicates": [found]})
-    config = OmegaConf.merge(probed.config, {"measure": {"name": "gradients"}})
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     (folder / "metrics.csv").write_text("seed,step,norm\n1,0,0.5\n")
     table, curves = collect(str(tmp_path))
     assert curves.empty
@@ -210,7 +210,7 @@ def demo(tmp_path):
     folder.mkdir()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     replicates = [entry(seed, 40.0) for seed in range(3)]
-    (folder / "result.json").write_text(json.dumps({"status": "finished", "replicates": replicates}))
+    (folder / "result.json").write_text(json.dumps({"status": "finished", "seconds": 25.0, "replicates": replicates}))
     return tmp_path
 
 
