@@ -7,6 +7,7 @@ import sys
 
 from normbench.errors import UserError
 from normbench.processes import first
+from normbench.terminal import any_terminal
 
 
 def main() -> int:
@@ -14,7 +15,8 @@ def main() -> int:
     command = sys.argv[1:]
     os.environ.setdefault("NORMBENCH_COMMAND", shlex.join(["python", "-m", "normbench", *command]))
     try:
-        return _main(command)
+        with any_terminal():
+            return _main(command)
     except UserError as error:
         if first():
             print(f"normbench: {error}", file=sys.stderr)

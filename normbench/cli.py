@@ -1,14 +1,16 @@
 """Command lines: normbench's flags and its --help, and what the scripts have in common."""
 
 import os
+import re
 import sys
-from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
 from normbench.config.files import GROUPS, choices, conf_dir, default_choices, documented
 from normbench.errors import UserError
+from normbench.terminal import any_terminal
 
 
 class CommandLine(ArgumentParser):
@@ -19,6 +21,17 @@ class CommandLine(ArgumentParser):
 
     def error(self, message):
         raise UserError(f"{message} (see --help)")
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument that is an integer from `least` to `most`."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,18}", text) or not least <= int(text) <= most:
+            raise ArgumentTypeError(f"{text}: must be an integer from {least} to {most}")
+        return int(text)
+
+    return number
 
 
 def study_command(doc: str, to: str, target: str = "a study, or a folder with runs.csv") -> CommandLine:
@@ -86,11 +99,12 @@ def one_line(main: Callable[[], None]) -> Callable[[], None]:
 
     @wraps(main)
     def guarded():
-        try:
-            main()
-        except UserError as error:
-            print(f"{sys.argv[0]}: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+        with any_terminal():
+            try:
+                main()
+            except UserError as error:
+                print(f"{sys.argv[0]}: {error}", file=sys.stderr)
+                raise SystemExit(2) from None
 
     return guarded
 

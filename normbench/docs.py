@@ -73,7 +73,7 @@ def _paper(paper: str) -> str:
 
 def _said(relative: str) -> dict[str, tuple[str, str]]:
     """Dotted key → its value as it stands in a file of conf/, and the comment behind it."""
-    text = (conf_dir() / relative).read_text()
+    text = (conf_dir() / relative).read_text("utf-8")
     lines = text.splitlines()
 
     def leaves(node, prefix="") -> Iterator[tuple[str, tuple[str, str]]]:
@@ -95,7 +95,7 @@ def _options(group: str, choice: str) -> dict[str, tuple[str, str]]:
 
 def _head(group: str, choice: str) -> str:
     """The sentence at the head of a choice's file."""
-    return (conf_dir() / group / f"{choice}.yaml").read_text().splitlines()[0].removeprefix("# ")
+    return (conf_dir() / group / f"{choice}.yaml").read_text("utf-8").splitlines()[0].removeprefix("# ")
 
 
 # --- The tables. ------------------------------------------------------------------------------------------------------

@@ -30,8 +30,29 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+# What Markdown and HTML take for more than text: emphasis and code, links, tags, entities, the bars of a table.
+MEANT = r"[\\`*~|]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
+
+
+def literal(text: str) -> str:
+    """A text from outside, such as a name or an error, that stands in Markdown as it is."""
+    return re.sub(MEANT, r"\\\g<0>", text)
+
+
+def code(text: str) -> str:
+    """A text as code in Markdown, whatever backticks it has itself."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    room = " " if "`" in text else ""
+    return f"{fence}{room}{text}{room}{fence}"
+
+
 def markdown(head: list[str], alignment: str, rows: list[list[str]]) -> str:
     """A table. alignment: a letter a column, l or r."""
     rule = ["---:" if side == "r" else "---" for side in alignment]
-    lines = [head, rule, *[[re.sub(r"([|\n])", " ", cell) for cell in row] for row in rows]]
+    lines = [[_cell(cell) for cell in head], rule, *[[_cell(cell) for cell in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """On one line, within its bars, and no page's tag: what is meant in it is Markdown."""
+    return re.sub(r"(?<!\\)(\||<(?=[A-Za-z/!?])|&(?=#?\w+;))", r"\\\1", " ".join(text.split()))

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from normbench.cli import CommandLine, one_line
+from normbench.cli import CommandLine, one_line, whole
 from normbench.config.overrides import plan
 from normbench.config.resolve import resolve
 from normbench.data import load_dataset
@@ -29,6 +29,7 @@ from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
 
 WARM_UP = 5
+MOST_THREADS = 1024
 
 
 class PlainBlock(nn.Module):
@@ -120,9 +121,9 @@ def compare(title, contestants, rounds, unit):
 def main():
     parser = CommandLine(__doc__)
     parser.add_argument("--only", choices=("small-batch", "large-batch"))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--workers", type=int, default=0, help="of the plain loop's DataLoader")
+    parser.add_argument("--rounds", type=whole(1, 1000), default=5)
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=torch.get_num_threads())
+    parser.add_argument("--workers", type=whole(0, MOST_THREADS), default=0, help="of the plain loop's DataLoader")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     data = load_dataset("patterns", root=None, val_size=1000)  # speed does not depend on what the images show

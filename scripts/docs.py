@@ -15,9 +15,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 def main() -> None:
     CommandLine(__doc__).parse_args()
     for path in sorted(DOCS.glob("*.md")):
-        text = path.read_text()
+        text = path.read_text("utf-8")
         if (new := filled(text)) != text:
-            path.write_text(new)
+            path.write_text(new, "utf-8")
             print(path)
 
 

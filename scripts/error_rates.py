@@ -28,7 +28,8 @@ from normbench.analysis.kinds import (
 from normbench.analysis.samples import Sample
 from normbench.analysis.sequential import sequential_p
 from normbench.analysis.statistics import Interval, Mean, probability_of_improvement
-from normbench.cli import CommandLine, one_line
+from normbench.cli import CommandLine, one_line, whole
+from normbench.records.files import require_writable, write_whole
 from normbench.words import markdown
 
 SEEDS = (3, 5, 10)
@@ -184,11 +185,12 @@ def table(times: int) -> str:
 @one_line
 def main() -> None:
     parser = CommandLine(__doc__)
-    parser.add_argument("--times", type=int, default=2000, help="simulations of each (2000)")
+    parser.add_argument("--times", type=whole(1, 10**6), default=2000, help="simulations of each (2000)")
     parser.add_argument("--to", type=Path, default=Path("docs/error_rates.md"), help="file for the table")
     arguments = parser.parse_args()
+    require_writable(arguments.to.parent)
     head = HEAD.format(times=arguments.times, error=100 * math.sqrt(0.05 * 0.95 / arguments.times))
-    arguments.to.write_text(f"{head}\n{table(arguments.times)}\n{REMARKS}")
+    write_whole(arguments.to, f"{head}\n{table(arguments.times)}\n{REMARKS}")
     print(arguments.to)
 
 

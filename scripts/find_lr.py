@@ -16,13 +16,13 @@ from normbench.analysis.figures import save
 from normbench.analysis.lr_curve import RULES, median_rate
 from normbench.analysis.lr_figure import lr_figure
 from normbench.analysis.tables_io import write
-from normbench.cli import CommandLine, one_line
+from normbench.cli import CommandLine, one_line, whole
 from normbench.config.identity import run_id
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.errors import InputError, UserError, choices_text
-from normbench.measures.range_test import HIGH, LOW, STEPS, curve_rows, range_test
-from normbench.records.directory import plainly
+from normbench.measures.range_test import FEWEST, HIGH, LOW, STEPS, check_range, curve_rows, range_test
+from normbench.records.files import require_writable
 from normbench.tasks.build import check_network
 
 
@@ -35,6 +35,8 @@ def main() -> None:
     config = resolve(jobs[0].config)
     check_network(config)
     folder = arguments.to or Path(config.output, "find_lr", run_id(config))
+    check_range(arguments.low, arguments.high, arguments.steps)
+    require_writable(folder)
     test = range_test(config, low=arguments.low, high=arguments.high, steps=arguments.steps)
 
     suggestions = test.suggestions(arguments.rule)
@@ -42,9 +44,8 @@ def main() -> None:
         print(f"seed {seed}: {'no rate' if said.lr is None else f'optim.lr={said.lr:.2g}'}: {said.verdict}")
     write(pd.DataFrame(curve_rows(test, suggestions)), folder / "curves.csv")
     title = f"{config.model.name}, {config.norm.name}, batch size {config.batch_size}"
-    with plainly(folder):
-        figure = lr_figure(test, suggestions, arguments.rule, title=title, footer=run_id(config))
-        print(folder / "curves.csv", *save(figure, folder, "figure"), sep="\n")
+    figure = lr_figure(test, suggestions, arguments.rule, title=title, footer=run_id(config))
+    print(folder / "curves.csv", *save(figure, folder, "figure"), sep="\n")
     rate = median_rate(suggestions.values())
     print("no rate" if rate is None else f"optim.lr={rate:.2g}")
 
@@ -55,7 +56,9 @@ def command_line() -> Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for a run: python -m normbench --help")
     parser.add_argument("--low", type=float, default=LOW, help=f"the first rate ({LOW:g})")
     parser.add_argument("--high", type=float, default=HIGH, help=f"the last rate ({HIGH:g})")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"SGD steps from one to the other ({STEPS})")
+    parser.add_argument(
+        "--steps", type=whole(FEWEST, 10**6), default=STEPS, help=f"SGD steps from one to the other ({STEPS})"
+    )
     parser.add_argument("--rule", default=RULES[0], help=f"{' or '.join(RULES)} ({RULES[0]})")
     parser.add_argument("--to", type=Path, help="folder for the table and the figure (outputs/find_lr/RUN_ID)")
     arguments = parser.parse_intermixed_args()

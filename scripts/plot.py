@@ -27,8 +27,8 @@ def main() -> None:
     if judged(runs) or len(study.curves):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
     figures |= pages(study, footer)
-    for name, figure in figures.items():
-        print(*save(figure, study.folder, name), sep="\n")
+    paths = [path for name, figure in figures.items() for path in save(figure, study.folder, name)]
+    print(*paths, sep="\n")
 
 
 if __name__ == "__main__":

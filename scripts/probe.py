@@ -11,7 +11,7 @@ from pathlib import Path
 
 from normbench.cli import CommandLine, one_line
 from normbench.errors import InputError, choices_text
-from normbench.records.directory import plainly
+from normbench.records.files import require_writable
 from normbench.runs.probe import PROBES, keep, probe_inputs
 
 
@@ -27,9 +27,7 @@ def main() -> None:
     if arguments.probe not in PROBES:
         raise InputError("probe", arguments.probe, choices_text(arguments.probe, PROBES))
     folder = arguments.to or Path("results", f"probe_{arguments.probe}")
-    if folder.exists():
-        with plainly(folder / "conditions.csv"):
-            folder.mkdir(exist_ok=True)  # a file in its place shows before the work, not after
+    require_writable(folder)
     findings = probe_inputs(arguments.overrides)
     command = shlex.join(["python", "scripts/probe.py", arguments.probe, *arguments.overrides])
     print(*keep(findings, folder, command), sep="\n")

@@ -12,7 +12,7 @@ from normbench.analysis.tables import summary
 from normbench.analysis.tables_io import write
 from normbench.cli import one_line, study_command
 from normbench.records.correct import correctness
-from normbench.records.directory import plainly
+from normbench.records.files import write_whole
 from normbench.records.metrics import OVER
 
 
@@ -28,8 +28,7 @@ def main() -> None:
             write(table, study.folder / "rates.csv")
         else:
             print("rates.csv is left as it is: some runs are not over, and the best rate may be among them")
-    with plainly(study.folder):
-        (study.folder / "summary.md").write_text(text)
+    write_whole(study.folder / "summary.md", text)
     print(study.folder / "summary.md")
     for verdict in verdicts:
         print(f"  {worded(verdict, about)}: {verdict.statement}")

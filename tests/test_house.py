@@ -8,12 +8,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORDER = (
-    *("__version__", "errors", "random", "words", "facts", "signals", "processes", "config"),
+    *("__version__", "errors", "random", "words", "terminal", "console", "facts", "signals", "processes", "config"),
     *("records", "analysis"),  # know tables, not torch
     *("norms", "models", "data", "tasks", "training", "measures", "runs", "cli", "docs"),
 )
 # What --help, a mistake, a finished run and the tables are told with. `processes` loads torch where there are several.
-WITHOUT_TORCH = ("errors", "random", "words", "facts", "signals", "config", "records", "analysis", "cli")
+WITHOUT_TORCH = (
+    "errors",
+    "random",
+    "words",
+    "terminal",
+    "console",
+    "facts",
+    "signals",
+    "config",
+    "records",
+    "analysis",
+    "cli",
+)
 
 
 def modules() -> dict[str, ast.Module]:
@@ -67,3 +79,17 @@ def test_what_is_told_without_torch_does_not_load_it(module):
 
 def test_every_part_has_its_place():
     assert {package(name) for name in MODULES} - {"", "__main__"} == set(ORDER) - {"__version__"}
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("normbench/**/*.py"), *ROOT.glob("scripts/*.py")]), ids=str)
+def test_text_files_are_read_and_written_in_one_encoding(path):
+    """Not in the locale's, which another machine does not share."""
+    for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        words = {keyword.arg for keyword in call.keywords}
+        where = f"{path.name}:{call.lineno}"
+        if name in ("read_text", "write_text"):
+            assert len(call.args) == (1 if name == "read_text" else 2) or "encoding" in words, where
+        if name == "open" and isinstance(call.func, ast.Name):
+            binary = any(isinstance(one, ast.Constant) and "b" in str(one.value) for one in call.args[1:])
+            assert binary or "encoding" in words, where

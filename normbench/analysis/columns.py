@@ -22,6 +22,9 @@ CONFIGURATION = {
 }
 ENVIRONMENT = ("device", "threads", "torch", "commit", "dirty", "command")
 OTHER = ("study", "run_id", "seed", "status", PEAK_MEMORY.name, "error")
+# Of the columns that are no outcomes, those of numbers; and those in which every row has something.
+NUMBERS = ("seed", "batch_size", "stats_batch", "train_size", "epochs", "lr", "threads", "epoch", "step")
+NEVER_EMPTY = ("run_id", "seed", "epoch", "model", "method", "data")
 MEASUREMENT = "measure.name"  # in a table of runs of several measurements
 
 # Columns of the configuration in words, with their units.

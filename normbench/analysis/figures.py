@@ -21,6 +21,7 @@ A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure
     marks: suggested_lr                                      # places along x, in its unit: markers on top, a row a line
 """
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,8 +53,11 @@ from normbench.analysis.lines import (
 from normbench.analysis.looks import Look, looks_of, style
 from normbench.analysis.panels import checked
 from normbench.errors import UserError
+from normbench.records.files import write_whole
 from normbench.records.metrics import OBJECTIVE, OVER
 from normbench.words import typed
+
+NO_DATE = {"Date": None, "Creator": None}
 
 
 @style()
@@ -142,14 +146,15 @@ def curves_figure(
 def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     """Writes NAME.png (200 dpi) and NAME.svg into the folder, made if need be; returns both paths.
 
-    The same figure gives the same bytes: no dates, no versions, no random ids.
+    The same figure gives the same bytes: no dates, no versions, no random ids. Raises UserError where it cannot.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, dpi=200, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return png, svg
+    paths = []
+    for form, how in (("png", {"dpi": 200, "metadata": {"Software": None}}), ("svg", {"metadata": NO_DATE})):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=form, **how)
+        paths.append(Path(folder, f"{name}.{form}"))
+        write_whole(paths[-1], drawn.getvalue())
+    return tuple(paths)
 
 
 # A panel

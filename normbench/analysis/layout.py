@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -137,11 +138,22 @@ def finish(figure: Figure, notes: list[str], footer: str) -> None:
     width = int(figure.get_figwidth() * 21)
     text = "\n".join(part for text in [*notes, footer] for part in textwrap.wrap(text, width))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color="0.25", linespacing=1.3)
+    _read_literally(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # keeps what has been laid out
     for axes in figure.axes:
         names = [text for text in axes.texts if text.get_label() == "name"]
         _move_apart(axes, sorted(names, key=lambda text: text.xy[1]))
+
+
+def _read_literally(figure: Figure) -> None:
+    """No text is mathematics, whatever `$` a name has; but for the powers of ten on a log axis."""
+    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
+    powers = [axis for axis in axes if isinstance(axis.get_major_formatter(), LogFormatterMathtext)]
+    kept = {label for axis in powers for label in axis.get_majorticklabels()}
+    for text in figure.findobj(Text):
+        if text not in kept:
+            text.set_parse_math(False)
 
 
 def _move_apart(axes, names: list) -> None:

@@ -7,7 +7,7 @@ from normbench.analysis.results_tables import settings
 from normbench.analysis.statistics import Best
 from normbench.errors import UserError
 from normbench.records.metrics import OBJECTIVE
-from normbench.words import markdown, typed
+from normbench.words import literal, markdown, typed
 
 RATE = "lr"
 ARM = ["model", "optimizer", "method"]  # what a tuned rate belongs to
@@ -36,7 +36,7 @@ def best_rates(runs: pd.DataFrame) -> str:
     for values, group in counted(runs).groupby(keys, sort=False, dropna=False):
         found = best(group, RATE)
         if found and found.tried > 1:
-            arm = [typed(value, empty="–") for value in values]
+            arm = [literal(typed(value, empty="–")) for value in values]
             tried = f"{found.n} × {found.tried}"
             rows.append([*arm, f"{found.value:g}", f"{found.mean:.2f}", tried, _place(found)])
     if not rows:

@@ -36,7 +36,7 @@ from normbench.records.metrics import (
     of_measurements,
     outcome_of,
 )
-from normbench.words import markdown, typed
+from normbench.words import literal, markdown, typed
 
 BASELINE = "batch"  # the method that the paired differences are taken from
 # Above the results of a training, and of anything else.
@@ -147,7 +147,7 @@ def differences(runs: pd.DataFrame, images: ImagesInterval | None = None) -> str
         base = group[group["method"] == BASELINE]
         for method, arm in group[group["method"] != BASELINE].groupby("method", sort=False):
             if cells := _difference(arm, base, accuracy, images):
-                rows.append([*_values(values), f"{method} − {BASELINE}", *cells])
+                rows.append([*_values(values), f"{literal(method)} − {BASELINE}", *cells])
             several += [name for name, some in ((method, arm), (BASELINE, base)) if some["seed"].duplicated().any()]
     left_out = f"No difference where a seed has several rows: {', '.join(dict.fromkeys(several))}." if several else ""
     if not rows:
@@ -215,7 +215,7 @@ def _table(over: pd.DataFrame, keys: list[str], columns: dict[Head, Cell], text:
 
 
 def _values(values: tuple) -> list[str]:
-    return [typed(value, empty="–") for value in values]
+    return [literal(typed(value, empty="–")) for value in values]
 
 
 # --- Differences. -----------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from normbench.analysis.evidence import select
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError, choices_text
-from normbench.records.directory import plainly
+from normbench.records.files import plainly
 from normbench.records.metrics import CURVES, HEADLINE, MEASUREMENTS, OBJECTIVE, TRAIN, outcome_of
+from normbench.words import literal
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 OF_ANY = (*OTHER, *CONFIGURATION, *ENVIRONMENT, "seconds", "stack", "ms_per_step")
@@ -63,6 +64,8 @@ class Study:
         """runs.csv; of a study that shows validation alone without what was measured on the test images."""
         path = self.folder / "runs.csv"
         table = read(path)
+        if table.empty:
+            raise UserError(f"{path}: a table without rows")
         probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
         table = complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
         table = table[[c for c in table if not outcome_of(c).tested]] if self.validation_only else table
@@ -81,7 +84,7 @@ class Study:
     def title(self) -> str:
         """The sentences at the head of the experiment file, below the command and its time."""
         if self.file is None:
-            return f"The runs in the folder {self.name}."
+            return f"The runs in the folder {literal(self.name)}."
         return study_title(self.name)
 
     @property
@@ -134,7 +137,7 @@ class Study:
             return {}
         try:
             with plainly(path):
-                return json.loads(path.read_text())
+                return json.loads(path.read_text("utf-8"))
         except ValueError as error:
             raise UserError(f"{path}: not what scripts/collect.py wrote ({error})") from None
 

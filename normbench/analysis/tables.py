@@ -1,5 +1,7 @@
 """summary.md of a study: a pure function of its runs.csv, of its verdicts and of what its files say about it."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from normbench.analysis import claims_table, rates, results_tables
@@ -9,7 +11,7 @@ from normbench.analysis.results_tables import ImagesInterval, arms
 from normbench.analysis.study import About
 from normbench.config.sizes import PRECISE_BATCH
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER
-from normbench.words import markdown
+from normbench.words import code, literal, markdown
 
 
 def summary(
@@ -35,7 +37,7 @@ def summary(
         f"Paired differences from {results_tables.BASELINE}": results_tables.differences(runs, images),
         "Not counted": _not_counted(runs),
     }
-    parts = [f"# {name}", title, _header(runs, about)]
+    parts = [f"# {literal(name)}", title, _header(runs, about)]
     parts += [f"## {head}\n\n{text}" for head, text in sections.items() if text]
     return "\n\n".join(parts) + "\n"
 
@@ -60,7 +62,7 @@ def scale(runs: pd.DataFrame, common: dict | None = None) -> str:
 def commits(runs: pd.DataFrame) -> str:
     """The commit of the rows that count; where there are several, each with its number of replicates."""
     over = counted(runs)
-    return _several(over.assign(commit=over["commit"].map(_short) + over["dirty"].map(_dirt)), "commit", "{}")
+    return _several(over.assign(commit=over["commit"].map(_short) + over["dirty"].map(_dirt)), "commit")
 
 
 def _evaluated(runs: pd.DataFrame, common: dict) -> list[str]:
@@ -81,10 +83,10 @@ def _header(runs: pd.DataFrame, about: About) -> str:
     same = "the same for every arm" if _same_seeds(over) else "**not the same for every arm**"
     lines = [
         f"- Scale: {scale(runs, about.common)}",
-        f"- Command: {_several(over, 'command', '`{}`')}",
+        f"- Command: {_several(over, 'command', code)}",
         f"- Commit: {commits(over)}",
-        f"- Device: {_several(over, 'device', '{}')}; threads a run: {_several(over, 'threads', '{:.0f}')}; "
-        f"torch {_several(over, 'torch', '{}')}",
+        f"- Device: {_several(over, 'device')}; threads a run: {_several(over, 'threads', '{:.0f}'.format)}; "
+        f"torch {_several(over, 'torch')}",
         f"- n: {_n(runs)}; seeds {_ranges(runs['seed'])}, {same}",
     ]
     if over["commit"].nunique(dropna=False) > 1:
@@ -100,12 +102,12 @@ def _dirt(dirty) -> str:
     return " with uncommitted changes" if dirty is True or str(dirty) == "True" else ""
 
 
-def _several(table: pd.DataFrame, column: str, form: str) -> str:
+def _several(table: pd.DataFrame, column: str, form: Callable[..., str] = lambda value: literal(str(value))) -> str:
     """The one value of a column, or each with its number of replicates."""
     counts = table[column].value_counts(sort=False, dropna=True)
     if len(counts) == 1:
-        return form.format(counts.index[0])
-    return "; ".join(f"{form.format(value)} ({n} replicates)" for value, n in counts.items()) or "none"
+        return form(counts.index[0])
+    return "; ".join(f"{form(value)} ({n} replicates)" for value, n in counts.items()) or "none"
 
 
 def _n(runs: pd.DataFrame) -> str:
@@ -129,7 +131,12 @@ def _not_counted(runs: pd.DataFrame) -> str:
     if lost.empty:
         return f"Nothing: all {len(runs)} replicates are over."
     rows = [
-        [name, status, ", ".join(str(seed) for seed in group["seed"]), group["error"].dropna().astype(str).max() or "–"]
+        [
+            literal(name),
+            status,
+            ", ".join(str(seed) for seed in group["seed"]),
+            literal(group["error"].dropna().astype(str).max()) or "–",
+        ]
         for (name, status), group in lost.fillna({"error": ""}).groupby(["run_id", "status"], sort=False)
     ]
     return markdown(["run", "status", "seeds", "error"], "llll", rows)

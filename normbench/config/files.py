@@ -75,7 +75,7 @@ def documented(relative: str, without: tuple[str, ...] = ()) -> list[str]:
 
     What stands before the first key, such as the head of the file, belongs to none.
     """
-    text = (conf_dir() / relative).read_text()
+    text = (conf_dir() / relative).read_text("utf-8")
     lines = text.splitlines()
     keys = [key for key, _ in yaml.compose(text, yaml.SafeLoader).value]
     ends = [key.start_mark.line for key in keys[1:]] + [len(lines)]
@@ -104,6 +104,6 @@ def study_file(name: str) -> DictConfig:
 
 def study_title(name: str) -> str:
     """The sentences at the head of a study's experiment file, below the command and its time."""
-    lines = (conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    lines = (conf_dir() / "experiment" / f"{name}.yaml").read_text("utf-8").splitlines()
     head = [line[1:].removeprefix(" ") for line in takewhile(lambda line: line.startswith("#"), lines)]
     return "\n".join(dropwhile(lambda line: line.startswith(PRELUDE), head))

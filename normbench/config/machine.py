@@ -63,7 +63,7 @@ def _torchs_build() -> tuple[str | None, str | None]:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None, None
-    text = (Path(spec.origin).parent / "version.py").read_text()
+    text = (Path(spec.origin).parent / "version.py").read_text("utf-8")
     found = (re.search(rf"^{name}\b[^=\n]*= *'([^']+)'", text, re.M) for name in ("cuda", "hip"))
     cuda, hip = (match and match[1] for match in found)
     return cuda, hip

@@ -31,7 +31,7 @@ def tuned_rate(path: str, model: str, optimizer: str, method: str) -> float:
 
 def _rates(file: Path) -> dict[tuple[str, str, str], float]:
     """(model, optimizer, method) → rate; empty for what is no table of rates, or names one twice."""
-    with open(file, newline="") as lines:
+    with open(file, newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     try:
         rates = {(row["model"], row["optimizer"], row["method"]): float(row["lr"]) for row in rows}

@@ -185,7 +185,7 @@ def _read_package(folder: Path) -> Arrays:
         return np.concatenate([np.asarray(Image.open(folder / name)).reshape(-1, 32, 32, 3) for name in names])
 
     def labels(name):
-        return np.array(json.loads((folder / name).read_text()), dtype=np.uint8)
+        return np.array(json.loads((folder / name).read_text("utf-8")), dtype=np.uint8)
 
     return {
         "train_images": images(*(f"data_batch_{number}.png" for number in range(1, 6))),

@@ -47,7 +47,7 @@ def find_lr(
     config: resolved. data: a Dataset whose tensors lie on `device`. low, high: in the unit of optim.lr. poll: called
     at each step; it may raise to break off. Raises InputError for a range or a number of steps that cannot be.
     """
-    _check_range(low, high, steps)
+    check_range(low, high, steps)
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
     optimizer_rates = [scaled_lr(rate, config.batch_size, config.lr_scaling) for rate in rates]
     plan = Plan(steps, optimizer_rates.__getitem__, share=lambda step: 1.0, clip_norm=config.optim.clip_norm)
@@ -64,7 +64,8 @@ def find_lr(
     return LrTest(rates, optimizer_rates, losses, chance=math.log(data.num_classes))
 
 
-def _check_range(low: float, high: float, steps: int) -> None:
+def check_range(low: float, high: float, steps: int) -> None:
+    """Raises InputError for a range or a number of steps that cannot be."""
     if not low > 0:
         raise InputError("low", low, "must be a number > 0")
     if not low < high < math.inf:
@@ -84,7 +85,7 @@ def check(config, processes: int) -> None:
     """Raises InputError, its key within `measure`, for a range that cannot be, and as the network's check does."""
     how = config.measure
     try:
-        _check_range(how.low, how.high, how.steps)
+        check_range(how.low, how.high, how.steps)
         if how.rule not in RULES:
             raise InputError("rule", how.rule, choices_text(how.rule, RULES))
     except InputError as error:

@@ -19,6 +19,7 @@ from normbench.processes import launched
 from normbench.records.configuration import digest_of, identity_of, signed
 from normbench.records.correct import FILE, of_run, packed
 from normbench.records.damage import tell, undamaged
+from normbench.records.files import plainly, write_whole
 from normbench.records.metrics import METRICS
 from normbench.records.result import environment_of, result_of
 from normbench.records.series import series_of
@@ -183,27 +184,7 @@ class RunDirectory:
             return None
 
     def _write(self, name: str, content: str | bytes) -> None:
-        """Atomically: a reader sees the old file or the new one, whatever happens in between."""
-        target, part = self.path / name, self.path / f".{name}.part"
-        with plainly(target):
-            try:
-                with open(part, "wb") as file:
-                    file.write(content.encode() if isinstance(content, str) else content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(part, target)
-            except OSError:
-                part.unlink(missing_ok=True)
-                raise
-
-
-@contextmanager
-def plainly(path):
-    """A full disk or a folder that cannot be written is the user's to mend: one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; what was there before is unharmed") from None
+        write_whole(self.path / name, content)
 
 
 def _exact(value) -> str:

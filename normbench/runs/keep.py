@@ -6,7 +6,7 @@ import pandas as pd
 
 from normbench.analysis.tables_io import write
 from normbench.records.correct import FILE, IMAGES, by_run, collected, seed_of
-from normbench.records.directory import plainly
+from normbench.records.files import plainly, write_whole
 from normbench.runs.collect import Collection
 from normbench.runs.provenance import CLAIMS, CONFIGURATIONS, configurations, fixed_claims, write_json
 
@@ -26,15 +26,16 @@ def keep(found: Collection, runs: pd.DataFrame, folder: Path, study: str | None 
     write(curves, folder / "curves.csv")
     of = {run_id: leaves for run_id, leaves in found.configurations.items() if run_id in ids}
     write_json(configurations(of), folder / CONFIGURATIONS)
-    with plainly(folder):
-        for name in (FILE, CLAIMS, SERIES):
-            (folder / name).unlink(missing_ok=True)
-        if right:
-            (folder / FILE).write_bytes(collected(right))
+    if right:
+        write_whole(folder / FILE, collected(right))
     if len(series):
         write(series, folder / SERIES)
     if claims:
         write_json(claims, folder / CLAIMS)
+    with plainly(folder):
+        for name, there in ((FILE, right), (SERIES, len(series)), (CLAIMS, claims)):
+            if not there:
+                (folder / name).unlink(missing_ok=True)
 
 
 def _of(table: pd.DataFrame, kept: set[tuple[str, int]]) -> pd.DataFrame:

@@ -14,11 +14,12 @@ from normbench.analysis.tables_io import write
 from normbench.config.keys import INPUTS
 from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
-from normbench.records.directory import plainly
 from normbench.records.environment import environment
+from normbench.records.files import write_whole
 from normbench.runs.planned import Run, check_networks, runs_of
 from normbench.runs.sweep import run_alone
 from normbench.training.machine import cpu_threads
+from normbench.words import code
 
 # What a probe measures unless other values are typed.
 DEFAULTS = {
@@ -116,10 +117,9 @@ def keep(findings: Findings, folder: Path, command: str) -> list[Path]:
     dirt = " with uncommitted changes" if here["dirty"] else ""
     facts = [
         f"- Scale: {findings.scale}",
-        f"- Command: `{command}`",
+        f"- Command: {code(command)}",
         f"- Commit: {(here['commit'] or 'unknown')[:7]}{dirt}",
         f"- Device: {here['device']}; threads: {here['threads']}; torch {here['packages']['torch']}",
     ]
-    with plainly(folder):
-        (folder / "summary.md").write_text("\n\n".join([f"# {findings.title}", "\n".join(facts), findings.text]) + "\n")
-        return [*paths, folder / "summary.md", *save(findings.figure, folder, "figure")]
+    write_whole(folder / "summary.md", "\n\n".join([f"# {findings.title}", "\n".join(facts), findings.text]) + "\n")
+    return [*paths, folder / "summary.md", *save(findings.figure, folder, "figure")]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from normbench.analysis.evidence import counted
 from normbench.config.files import conf_dir, study_file
-from normbench.records.directory import plainly
+from normbench.records.files import write_whole
 
 CONFIGURATIONS, CLAIMS = "configurations.json", "claims.json"
 
@@ -91,5 +91,4 @@ def _git(place: Path, *arguments: str, given: bytes | None = None) -> bytes | No
 
 def write_json(value, path: Path) -> None:
     """Sorted, indented: the same bytes for the same value. Raises UserError."""
-    with plainly(path):
-        path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")

@@ -1,11 +1,12 @@
 """What a command prints at the end: the result of a run, the table of a sweep."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from normbench.console import Console
 from normbench.processes import first
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
 from normbench.runs.planned import Run, at_work
@@ -53,7 +54,8 @@ def print_line(result: dict) -> None:
         return
     again = "finished earlier; " if result.get("repeated") else ""
     line = f"{result['run_id']}: {again}{statuses(result)}; {_in_a_line(result)}"
-    _console().print(line, highlight=False, soft_wrap=True)
+    with suppress(OSError):  # nobody listens any more: no reason for a run that is over to fail
+        _console().print(line, highlight=False, soft_wrap=True)
 
 
 def statuses(result: dict) -> str:
@@ -172,7 +174,7 @@ def print_sweep(runs: list[Run]) -> int:
         )
         console.print("The folder of each run:", *folders, sep="\n  ", soft_wrap=True, highlight=False)
         for message in messages:
-            console.print(message, soft_wrap=True, highlight=False, markup=False)
+            console.print(message, soft_wrap=True, highlight=False)
     return 1 if messages else 0
 
 

@@ -77,7 +77,7 @@ class Reuse:
         kept, lines = {(run_id, str(seed)) for run_id, seed in kept}, []
         runs = {run_id for run_id, _ in kept}
         for folder in dict.fromkeys(one.folder for one in self.earlier):
-            with suppress(FileNotFoundError), open(folder / name, newline="") as file:
+            with suppress(FileNotFoundError), open(folder / name, newline="", encoding="utf-8") as file:
                 for line in csv.DictReader(file):  # the rows of some probes are of no seed
                     mine = (line["run_id"], line["seed"]) in kept if "seed" in line else line["run_id"] in runs
                     lines += [line] * mine
@@ -118,7 +118,7 @@ def _configurations(folder: Path) -> dict[str, dict]:
     """run_id → leaves, from configurations.json; nothing where there is none."""
     path = folder / CONFIGURATIONS
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text("utf-8"))
         return {run_id: told["common"] | own for run_id, own in told["runs"].items()}
     except FileNotFoundError:
         return {}

@@ -24,7 +24,8 @@ from normbench.facts import facts_of
 from normbench.processes import launched
 from normbench.records.configuration import NONE_OF_A_RUN, configuration_of
 from normbench.records.damage import Damaged, tell
-from normbench.records.directory import RunDirectory, plainly, seeds_of
+from normbench.records.directory import RunDirectory, seeds_of
+from normbench.records.files import plainly
 from normbench.records.metrics import MEASUREMENTS, OVER
 from normbench.records.result import LARGEST
 from normbench.runs.planned import Run, block

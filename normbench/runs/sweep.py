@@ -8,18 +8,18 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from rich.console import Console
 
 from normbench.config.files import conf_dir
 from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
+from normbench.console import Console
 from normbench.errors import UserError
 from normbench.processes import first, launched
-from normbench.records.directory import Busy, RunDirectory, plainly
+from normbench.records.directory import Busy, RunDirectory
+from normbench.records.files import plainly
 from normbench.records.metrics import OVER
 from normbench.runs import launchers
 from normbench.runs.planned import Run, left, runs_of, whole
@@ -262,4 +262,5 @@ class Watch:
 
     def _say(self, line: str) -> None:
         if not self.quiet:
-            Console(file=sys.stderr).print(line, highlight=False, markup=False, soft_wrap=True)
+            with suppress(OSError):  # nobody listens any more
+                Console(file=sys.stderr).print(line, highlight=False, soft_wrap=True)

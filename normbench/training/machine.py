@@ -30,8 +30,8 @@ def forget_peak_memory(device: str) -> None:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
+    with suppress(OSError), open("/proc/self/clear_refs", "wb") as file:
+        file.write(b"5")
 
 
 def peak_memory_mb(device: str) -> float:
@@ -39,7 +39,7 @@ def peak_memory_mb(device: str) -> float:
     if device != "cpu":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10, 1)
     except (OSError, StopIteration):
         unit = 2**20 if sys.platform == "darwin" else 2**10

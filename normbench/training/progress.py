@@ -2,11 +2,12 @@
 
 import sys
 import time
+from contextlib import suppress
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from normbench.console import Console
 from normbench.words import duration
 
 
@@ -73,11 +74,13 @@ class Display:
 
     def print(self, line: str) -> None:
         if self.style != "none":
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            with suppress(OSError):  # nobody listens any more: no reason for the run to fail
+                self.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         if self.bar is not None:
-            self.bar.stop()
+            with suppress(OSError):
+                self.bar.stop()
 
 
 def _mean(rows, key):

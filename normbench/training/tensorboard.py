@@ -16,7 +16,8 @@ from torch.utils.tensorboard.summary import histogram, hparams, scalar
 
 from normbench.config.files import flatten
 from normbench.norms.plain import Norm
-from normbench.records.directory import RunDirectory, plainly
+from normbench.records.directory import RunDirectory
+from normbench.records.files import plainly
 from normbench.records.metrics import PLACES, headlines
 
 

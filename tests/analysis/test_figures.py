@@ -506,3 +506,11 @@ def test_the_same_bytes_each_time(runs, curves, tmp_path):
             assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
             assert "Software" not in image.info
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_name_with_dollars_is_no_mathematics(runs, tmp_path):
+    runs["model"] = r"$\frac$ and $x$"
+    panel = {**COUPLED, "title": r"A  $\frac$", "lines": "model", "where": {"method": "batch"}, "also": {}}
+    figure = sweep_figure(runs, [panel], footer=r"commit $\frac$")
+    save(figure, tmp_path, "figure")  # mathematics would be a mistake here, told by a traceback
+    assert r"$\frac$ and $x$" in {text.get_text().replace("\n", " ") for text in figure.axes[0].texts}

@@ -112,7 +112,7 @@ def test_what_is_not_over_is_shown_and_not_averaged_in(two):
     half = stats.t.ppf(0.975, 3) * stats.sem(group)
     assert f"{np.mean(group):.2f} ± {half:.2f}" in text  # diverged at chance, failed not at all
     assert "| batch-128-0.1 | missing | 3, 4 | – |" in text
-    assert "| group-128-0.1 | failed | 4 | RuntimeError: out   of paper |" in text
+    assert "| group-128-0.1 | failed | 4 | RuntimeError: out \\| of paper |" in text
     assert "- n: 3 to 4 replicates an arm; seeds 0–4, **not the same for every arm**" in text
 
 

@@ -1,6 +1,7 @@
 """What a command prints at the end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,18 @@ from scipy import stats
 from normbench.config.overrides import plan
 from normbench.runs.planned import runs_of
 from normbench.runs.report import accuracy, mean_text, print_sweep, statuses
+
+
+def test_names_print_as_they_are_whatever_they_look_like(sweep, capsys):
+    runs, write = sweep
+    for index, run in enumerate(runs):
+        run.name = f"[bold]x{index}[nothing] :smile: $y$"
+        write(index, result(entry()) | {"run_id": run.name})
+    runs[1].job = replace(runs[1].job, overrides=("seed=1", "study=[red]x"))
+    assert print_sweep(runs) == 0
+    out = capsys.readouterr().out
+    assert "[red]x" in out
+    assert all(str(run.directory.path) in out for run in runs)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 40])

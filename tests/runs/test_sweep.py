@@ -1,6 +1,5 @@
 """Sweeps as real processes: interrupted, repeated, overlapping, failing; and what they say of themselves."""
 
-import json
 import re
 import signal
 import time
@@ -12,7 +11,6 @@ from forked import Forked
 from small_runs import MEASURED
 
 from normbench.config.overrides import normalize, plan
-from normbench.records.directory import RunDirectory
 from normbench.runs.collect import collect
 from normbench.runs.planned import runs_of
 

@@ -78,7 +78,9 @@ def test_nothing_to_suggest_and_a_folder_of_ones_own(run_script, tmp_path, capsy
     ("typed", "words"),
     [
         (["--low", "1", "--high", "0.1"], "high=0.1: must be a number above low=1.0"),
-        (["--steps", "10"], "steps=10: must be an integer ≥ 50"),
+        (["--steps", "10"], "--steps: 10: must be an integer from 50 to 1000000"),
+        (["--steps", "1" + 99 * "0"], "must be an integer from 50 to 1000000"),
+        (["--to", __file__], f"{__file__}: File exists"),
         (["--rule", "valley"], "rule=valley: choices: minimum/10, steepest"),
         (["norm=batch,group"], "2 runs; the range test takes one"),
         (["-m", "norm=batch"], "unrecognized arguments: -m "),
