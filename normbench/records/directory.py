@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from normbench.config.identity import earlier, identity, run_id
+from normbench.config.values import Values, to_yaml
 from normbench.errors import UserError
 from normbench.records.correct import FILE, packed
 from normbench.records.files import plainly, write_whole
@@ -103,8 +104,8 @@ class RunDirectory:
                 for events in (self.path / "tensorboard").glob("events.*"):
                     events.unlink()
 
-    def start(self, config: DictConfig, environment: dict) -> None:
-        self._write("config.yaml", OmegaConf.to_yaml(config))
+    def start(self, config: Values, environment: dict) -> None:
+        self._write("config.yaml", to_yaml(config))
         self._write("env.json", _json(environment))
 
     def write_metrics(self, rows: list[dict], columns: Sequence[str] = METRICS) -> None:

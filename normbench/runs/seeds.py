@@ -19,6 +19,7 @@ from yaml import YAMLError
 from normbench.config.files import GROUPS, default_choices, default_leaves
 from normbench.config.identity import identity, unnamed
 from normbench.config.keys import BY_MACHINE, KEYS, identity_of
+from normbench.config.values import Values, value_at
 from normbench.processes import launched
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import OVER
@@ -42,7 +43,7 @@ def leaves_of(config, processes: int = 1) -> dict[str, object]:
 
 def placed(config, processes: int = 1) -> dict[str, object]:
     """The same with all that the machine settled, which `settings` asks for."""
-    return leaves_of(config, processes) | {key: OmegaConf.select(config, key) for key in sorted(BY_MACHINE)}
+    return leaves_of(config, processes) | {key: value_at(config, key) for key in sorted(BY_MACHINE)}
 
 
 def settings(leaves: dict[str, object]) -> str:
@@ -50,7 +51,7 @@ def settings(leaves: dict[str, object]) -> str:
 
     leaves: as `placed` has them, perhaps by an earlier version. What a machine settles counts where the user said it.
     """
-    top = OmegaConf.create({key: value for key, value in leaves.items() if "." not in key})
+    top = Values({key: value for key, value in leaves.items() if "." not in key})
     chosen = tuple((group, leaves.get(f"{group}.name", default_choices().get(group))) for group in GROUPS)
     defaults = default_leaves(chosen) | {f"{group}.name": choice for group, choice in default_choices().items()}
 
@@ -112,8 +113,10 @@ class Shelf:
 
     def like(self, run: Run) -> list[Found]:
         """The runs of the same settings."""
+        paths = self.paths.get(stem(run.name))
+        if not paths:
+            return []
         mine = settings(placed(run.config))
-        paths = self.paths.get(stem(run.name), [])
         return [found for path in paths if (found := self.at(path)) and found.settings == mine]
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import torch
-from omegaconf import OmegaConf
 
+from normbench.config.values import plain, to_yaml
 from normbench.data.cache import dataset
 from normbench.tasks import make_task
 from normbench.training.clock import Clock
@@ -23,7 +23,7 @@ def trial(config) -> float:
     """
     torch.set_num_threads(cpu_threads(config))
     generated = {"name": "patterns", "root": None, "train_size": None, "val_size": 50, "test_size": 50}
-    data = dataset(config.device, OmegaConf.to_yaml(OmegaConf.merge(config.data, generated)))
+    data = dataset(config.device, to_yaml(plain(config.data) | generated))
     times = -(-config.batch_size // len(data.train_labels))  # a batch may be larger than all there is
     data = replace(
         data, train_images=data.train_images.repeat(times, 1, 1, 1), train_labels=data.train_labels.repeat(times)
