@@ -16,10 +16,11 @@ WARM_UP, TIMED = 2, 20  # steps
 IMAGES = 5000  # at most so many are trained on
 
 
-def trial(config) -> float:
+def trial(config, seconds: float) -> float:
     """Seconds that training takes per image and replicate, from a few steps of a stack on generated images.
 
-    config: resolved. Data of another size in memory and the evaluations are left out, so that it is a little low.
+    config: resolved. seconds: after which no further step is begun, but for the first two. Data of another size in
+    memory and the evaluations are left out, so that it is a little low.
     """
     torch.set_num_threads(cpu_threads(config))
     generated = {"name": "patterns", "root": None, "train_size": None, "val_size": 50, "test_size": 50}
@@ -32,5 +33,10 @@ def trial(config) -> float:
     count = max(1, min(TIMED, IMAGES // config.batch_size))
     plan = Plan(WARM_UP + count, rate=lambda step: 0.0, share=lambda step: 1.0)
     clock = Clock(config.device)
-    moments = [clock.now() for _ in steps(Network(config, task), task, plan)]
-    return (moments[-1] - moments[WARM_UP - 1]) / count / config.batch_size / config.stack
+    moments, end = [], clock.now() + seconds
+    for _ in steps(Network(config, task), task, plan):
+        moments.append(clock.now())
+        if len(moments) > 1 and moments[-1] > end:
+            break
+    warm = min(WARM_UP, len(moments) - 1) - 1  # the last step that is not timed
+    return (moments[-1] - moments[warm]) / (len(moments) - 1 - warm) / config.batch_size / config.stack
