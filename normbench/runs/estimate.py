@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
 
-from normbench.config.sizes import IMAGES
+from normbench.config.sizes import IMAGES, train_images
 from normbench.records.metrics import TRAIN
 from normbench.runs.planned import Run
 from normbench.runs.seeds import Shelf, placed
@@ -60,7 +60,7 @@ def estimates(runs: list[Run]) -> list[Estimate | None]:
     near = {name: exact.get(name) or _nearest(kind, paces) for name, (_, kind) in some.items()}
     found = [near[str(kind)] for kind in kinds]
     return [
-        pace and Estimate(run.images * pace.seconds, pace.timed or pace.kind != kind)
+        pace and Estimate((run.images + _evaluated(run) * pace.timed) * pace.seconds, pace.timed or pace.kind != kind)
         for run, kind, pace in zip(runs, kinds, found, strict=True)
     ]
 
@@ -98,6 +98,14 @@ def _there(folder: str) -> list[Pace]:
         if result and result["status"] == "finished" and (images := _images(found.leaves)):
             paces.append(Pace(_kind(found.leaves), result["seconds"] / images))
     return paces
+
+
+def _evaluated(run: Run) -> float:
+    """What is evaluated in a training, in training images: a forward pass is a third of a step."""
+    data, (_, test) = run.config.data, IMAGES[run.config.data.name]
+    validated = data.val_size * (run.config.epochs + 1)
+    precise = min(run.config.evaluation.precise_images, train_images(run.config))
+    return (validated + (data.test_size or test) + precise) * run.config.replicates / 3
 
 
 def _images(leaves: dict[str, object]) -> int:

@@ -20,7 +20,7 @@ def trial(config, seconds: float) -> float:
     """Seconds that training takes per image and replicate, from a few steps of a stack on generated images.
 
     config: resolved. seconds: after which no further step is begun, but for the first two. Data of another size in
-    memory and the evaluations are left out, so that it is a little low.
+    memory is left out.
     """
     torch.set_num_threads(cpu_threads(config))
     generated = {"name": "patterns", "root": None, "train_size": None, "val_size": 50, "test_size": 50}

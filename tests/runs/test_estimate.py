@@ -60,13 +60,13 @@ def test_trials_end_with_their_time_the_most_work_first(tmp_path, monkeypatch):
     timed = []
 
     def slow(config, seconds):
-        timed.append((config.model.depth, config.epochs))
+        timed.append((config.model.width, config.epochs))
         time.sleep(0.06)
         return 1e-3
 
     monkeypatch.setattr(estimate, "BUDGET", 0.1)
     monkeypatch.setattr(trial, "trial", slow)
-    runs = planned(tmp_path, "model=resnet8", "model.depth=8,14,20,26", "epochs=1,2")
+    runs = planned(tmp_path, "model=resnet8", "model.width=4,6,8,10", "epochs=1,2")
     found = estimates(runs)
     assert len(timed) == 2
     assert all(epochs == 2 for _, epochs in timed)
