@@ -10,11 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
-from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.identity import digest, identity
+from normbench.config.values import Values
 from normbench.records.damage import Damaged, content_of, undamaged
 from normbench.records.result import environment_of
 
@@ -23,7 +22,7 @@ SIGNED = re.compile(rb"# identity ([0-9a-f]{64}), checksum ([0-9a-f]{64})\n")
 
 
 # What working on a configuration raises that no run has written.
-NONE_OF_A_RUN = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, OmegaConfBaseException)
+NONE_OF_A_RUN = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError)
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -42,7 +41,7 @@ def _checksum(name: bytes, text: bytes) -> str:
     return sha256(name + text).hexdigest()
 
 
-def configuration_of(path: Path):
+def configuration_of(path: Path) -> Values | None:
     """What config.yaml says; None where there is none. Raises Damaged for what is no mapping in YAML."""
     content = content_of(path)
     return None if content is None else _parsed(path, content)
@@ -78,13 +77,13 @@ def _identity(path: Path, config) -> dict[str, object]:
     raise Damaged(path, "no configuration of a run")
 
 
-def _parsed(path: Path, content: bytes):
+def _parsed(path: Path, content: bytes) -> Values:
     try:
         if b"*" in content and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader)):
             raise Damaged(path, "an alias")  # a few of them stand for more than any memory holds
         said = yaml.load(content, Loader)
         if isinstance(said, dict):
-            return OmegaConf.create(said)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OmegaConfBaseException) as error:
+            return Values(said)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise Damaged(path, error) from None
     raise Damaged(path, "no mapping")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
 
 from normbench.config.identity import earlier, identity, run_id, tail
+from normbench.config.values import Values, to_yaml
 from normbench.errors import UserError
 from normbench.processes import launched
 from normbench.records.configuration import digest_of, identity_of, signed
@@ -140,9 +140,9 @@ class RunDirectory:
                 for events in (self.path / "tensorboard").glob("events.*"):
                     events.unlink()
 
-    def start(self, config: DictConfig, environment: dict) -> None:
+    def start(self, config: Values, environment: dict) -> None:
         leaves = identity(config, environment.get("processes", 1))
-        self._write("config.yaml", signed(OmegaConf.to_yaml(config), leaves))
+        self._write("config.yaml", signed(to_yaml(config), leaves))
         self._write("env.json", _json(environment))
 
     def write_metrics(self, rows: list[dict], columns: Sequence[str] = METRICS) -> None:

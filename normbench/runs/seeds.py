@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from normbench.config.checks import is_integer
 from normbench.config.files import GROUPS, default_choices, default_leaves
 from normbench.config.identity import identity, unnamed
 from normbench.config.keys import BY_MACHINE, KEYS, identity_of
+from normbench.config.values import Values, value_at
 from normbench.facts import facts_of
 from normbench.processes import launched
 from normbench.records.configuration import NONE_OF_A_RUN, configuration_of
@@ -36,7 +35,8 @@ WORDS = re.compile(r"(-b\d+)-s\d+(?:-r\d+)?(?=-|$)|-p\d+$")
 # What a run writes beside its configuration: a folder with one of these is a run's.
 WRITTEN = ("env.json", "metrics.csv", "checkpoint.pt", "result.json")
 # The keys whose values stand in columns, or count rows.
-TABLED = ("seed", "replicates", "batch_size", "epochs", "data.train_size", "optim.lr", "evaluation.every_steps")
+TABLED = ("seed", "replicates", "batch_size", "epochs", "optim.lr", "evaluation.every_steps")
+TABLED += ("data.name", "data.train_size", "data.val_size")
 MOST = 10**6  # replicates of a run that anyone has done
 CERTAIN = 100  # characters of a name without those that the longest cut leaves alone
 
@@ -53,7 +53,7 @@ def leaves_of(config, processes: int = 1) -> dict[str, object]:
 
 def placed(config, processes: int = 1) -> dict[str, object]:
     """The same with all that the machine settled, which `settings` asks for."""
-    return leaves_of(config, processes) | {key: OmegaConf.select(config, key) for key in sorted(BY_MACHINE)}
+    return leaves_of(config, processes) | {key: value_at(config, key) for key in sorted(BY_MACHINE)}
 
 
 def settings(leaves: dict[str, object]) -> str:
@@ -61,7 +61,7 @@ def settings(leaves: dict[str, object]) -> str:
 
     leaves: as `placed` has them, perhaps by an earlier version. What a machine settles counts where the user said it.
     """
-    top = OmegaConf.create({key: value for key, value in leaves.items() if "." not in key})
+    top = Values({key: value for key, value in leaves.items() if "." not in key})
     chosen = tuple((group, leaves.get(f"{group}.name", default_choices().get(group))) for group in GROUPS)
     defaults = default_leaves(chosen) | {f"{group}.name": choice for group, choice in default_choices().items()}
 
