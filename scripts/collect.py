@@ -32,6 +32,9 @@ def main() -> None:
     keep(found, runs, study.folder, None if study.file is None else study.name)
     counts = ", ".join(f"{n} {word}" for word, n in runs["status"].value_counts().sort_index().items())
     print(f"{study.folder / 'runs.csv'}: {runs['run_id'].nunique()} runs, {len(runs)} replicates: {counts}")
+    if found.unreadable:
+        several = "folders are" if len(found.unreadable) > 1 else "folder is"
+        raise SystemExit(f"{sys.argv[0]}: {len(found.unreadable)} {several} not readable: the tables are without")
 
 
 if __name__ == "__main__":

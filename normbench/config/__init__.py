@@ -6,6 +6,7 @@ keys        every key of a run: its check, what it settles to, whether it names 
 overrides   Hydra's side: both spellings of an override, sweeps expanded into composed configurations
 resolve     a composed configuration checked, its keys settled
 identity    the name of a run
+values      a configuration as plain values, read-only
 
 machine, sizes, rates and methods know what keys settle to: the device, numbers of images, tuned rates and what a
 method says of its batch statistics.

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from normbench.config.values import Values
 from normbench.errors import InputError, choices_text
 
 GROUPS = ("model", "norm", "data", "augment", "optim", "task", "measure", "experiment")
@@ -14,6 +15,7 @@ GROUPS = ("model", "norm", "data", "augment", "optim", "task", "measure", "exper
 PRELUDE = ("@package", "python ", "make ", "(about ")
 
 
+@cache
 def conf_dir() -> Path:
     """The folder of the configuration files: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -22,7 +24,12 @@ def conf_dir() -> Path:
 
 def choices(group: str) -> list[str]:
     """The choices of a config group: the names of its files."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    return list(_stems(conf_dir() / group))
+
+
+@cache
+def _stems(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 @cache
@@ -59,11 +66,17 @@ def default_choices() -> dict[str, str]:
     return {group: choice for entry in entries for group, choice in entry.items() if group in GROUPS and choice}
 
 
+NESTED = (DictConfig, Values, dict)
+PLAIN = (int, float, str, bool, list, type(None))  # looked at first: most are
+
+
 def flatten(config, prefix="") -> dict[str, object]:
     """Dotted key → value of the leaves; lists count as leaves."""
     leaves = {}
     for key, value in config.items():
-        if isinstance(value, DictConfig | dict):
+        if type(value) in PLAIN:
+            leaves[f"{prefix}{key}"] = value
+        elif isinstance(value, NESTED):
             leaves |= flatten(value, f"{prefix}{key}.")
         else:
             leaves[f"{prefix}{key}"] = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value

@@ -2,12 +2,12 @@
 
 import json
 import re
+from functools import cache
 from hashlib import sha256
-
-from omegaconf import DictConfig
 
 from normbench.config.files import GROUPS, default_choices, default_leaves, flatten
 from normbench.config.keys import KEYS, identity_of
+from normbench.config.values import Values
 
 LONGEST = 120  # characters of the readable part
 DIGITS = 16  # hexadecimal ones of the hash: no two configurations of any sweep share them
@@ -16,7 +16,7 @@ EARLIER_DIGITS = 6  # of the same hash, in the names that runs were given before
 TOLD = ("measure", "task", "data", "augment", "optim")
 
 
-def identity(config: DictConfig, processes: int = 1) -> dict[str, object]:
+def identity(config: Values, processes: int = 1) -> dict[str, object]:
     """What determines the result of a resolved configuration: dotted keys and values.
 
     That of a run of an earlier version, which lacks the keys that are in no identity while at their defaults, is the
@@ -28,7 +28,7 @@ def identity(config: DictConfig, processes: int = 1) -> dict[str, object]:
     return of_the_run | ({"processes": processes} if processes > 1 else {})
 
 
-def unnamed(config: DictConfig) -> dict[str, object]:
+def unnamed(config: Values) -> dict[str, object]:
     """The values at which keys are in no identity, also of those that a run of an earlier version lacks."""
     return {key: value for key, value in _defaults(config).items() if identity_of(key) == "unless_default"}
 
@@ -49,7 +49,11 @@ def _number(value):
 
 def _defaults(config) -> dict[str, object]:
     """The values that keys have by the chosen files alone; the groups' default choices themselves."""
-    chosen = tuple((group, config[group].name) for group in GROUPS if group in config)
+    return _defaults_of(tuple((group, config[group].name) for group in GROUPS if group in config))
+
+
+@cache
+def _defaults_of(chosen: tuple[tuple[str, str], ...]) -> dict[str, object]:
     return default_leaves(chosen) | {f"{group}.name": choice for group, choice in default_choices().items()}
 
 
@@ -63,7 +67,19 @@ def earlier(name: str) -> str:
     return name[: EARLIER_DIGITS - DIGITS]
 
 
-def run_id(config: DictConfig, processes: int = 1) -> str:
+def tail(name: str) -> str:
+    """The hash that the name of a run ends in, now or before; nothing where it has none, such as one given by hand."""
+    found = re.search(rf"-([0-9a-f]{{{DIGITS}}}|[0-9a-f]{{{EARLIER_DIGITS}}})$", name)
+    return found[1] if found else ""
+
+
+def same_run(one: str, other: str) -> bool:
+    """Whether two names may be of one run: their hashes agree as far as both go."""
+    one, other = tail(one), tail(other)
+    return one.startswith(other) or other.startswith(one)
+
+
+def run_id(config: Values, processes: int = 1) -> str:
     """`resnet8-group-b2-s0-3fa81c…`: model, method, keys changed from the defaults, and a hash of the identity."""
     leaves, defaults = identity(config, processes), _defaults(config)
     words = [config.model.name, config.norm.name]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from omegaconf import DictConfig, OmegaConf
-
 from normbench.config.checks import (
     FACTOR,
     NOT_NEGATIVE,
@@ -39,6 +37,7 @@ from normbench.config.files import choice_config, choices, flatten
 from normbench.config.machine import settle_device
 from normbench.config.rates import tuned_rate
 from normbench.config.sizes import IMAGES, LABELS, samples_per_epoch
+from normbench.config.values import Values, value_at
 from normbench.facts import facts_of
 
 # The next two are read by the modules that do the work; the others these have too, and a test holds them together.
@@ -71,9 +70,9 @@ class Key:
     name: str
     check: Check
     identity: Identity = "always"
-    follows: Callable[[DictConfig], object] | None = None
-    settle: Callable[[object, DictConfig, int], object] | None = None
-    moot: Callable[[DictConfig], object] | None = None
+    follows: Callable[[Values], object] | None = None
+    settle: Callable[[object, Values, int], object] | None = None
+    moot: Callable[[Values], object] | None = None
     by_machine: bool = False
     alone: str | None = None
     named: bool = True
@@ -83,9 +82,9 @@ class Key:
         """Whether any value becomes another one."""
         return any((self.follows, self.settle, self.moot))
 
-    def settled(self, config: DictConfig, processes: int):
+    def settled(self, config: Values, processes: int):
         """The value that the key has in a configuration that its checks have passed."""
-        value = OmegaConf.select(config, self.name)
+        value = value_at(config, self.name)
         if self.follows is not None and value in (None, "auto"):
             value = self.follows(config)
         if self.settle is not None:
@@ -93,11 +92,11 @@ class Key:
         fixed = None if self.moot is None else self.moot(config)
         return value if fixed is None else fixed
 
-    def followed(self, value, config: DictConfig) -> bool:
+    def followed(self, value, config: Values) -> bool:
         """Whether a value of a settled configuration is the one that follows where the user leaves the key alone."""
         return self.follows is not None and value == self.follows(config)
 
-    def tells(self, value, config: DictConfig) -> bool:
+    def tells(self, value, config: Values) -> bool:
         """Whether a value of a settled configuration says more than the other keys do."""
         return not self.followed(value, config) and (self.moot is None or value != self.moot(config))
 
@@ -115,13 +114,13 @@ def _stack(config) -> int:
     return math.ceil(config.replicates / math.ceil(config.replicates / most))  # 3 and 2 rather than 4 and 1
 
 
-def _as(name: str) -> Callable[[DictConfig], object]:
-    return partial(OmegaConf.select, key=name)
+def _as(name: str) -> Callable[[Values], object]:
+    return partial(value_at, key=name)
 
 
-def _without(name: str, value) -> Callable[[DictConfig], object]:
+def _without(name: str, value) -> Callable[[Values], object]:
     """The value of a key that has no effect while another one is `none`."""
-    return lambda config: value if OmegaConf.select(config, name) == "none" else None
+    return lambda config: value if value_at(config, name) == "none" else None
 
 
 def _rate(value, config, processes):

@@ -1,8 +1,11 @@
 """Overrides as users type them, both spellings of each, to composed configurations: Hydra's side of the matter."""
 
 import itertools
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache, lru_cache
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -14,10 +17,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.files import GROUPS, choices, conf_dir, default_choices, flatten
+from normbench.config.values import Values, plain, value_at
 from normbench.errors import InputError, UserError, choices_text
 
 # Launcher of Hydra's → the extra of pyproject.toml that installs it.
 LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+
+WHOLE = re.compile(r"-?(0|[1-9]\d*)")  # an integer, as Hydra's grammar has it
+STANDS_IN = re.compile(r"\$\{|^\?\?\?$")  # what OmegaConf takes for another value, or for none
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Job:
     """One run of the command: its overrides and its composed configuration."""
 
     overrides: tuple[str, ...]
-    config: DictConfig
+    config: Values
 
 
 def normalize(overrides: list[str]) -> list[str]:
@@ -133,7 +140,8 @@ def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[st
         for override in own:
             if override.is_sweep_override() and not multirun:
                 raise InputError(override.key_or_group, ",".join(values(override)), "several values: add -m to sweep")
-        jobs = [Job(row, _compose(list(row))) for row in dict.fromkeys(rows or _product(own))]
+        base = cache(lambda chosen: Values(plain(_compose(list(chosen)))))
+        jobs = [Job(row, _composed(row, base)) for row in dict.fromkeys(rows or _product(own))]
     return jobs, multirun, for_hydra
 
 
@@ -152,6 +160,50 @@ def _further(grid: dict[str, object], typed: list[Override]) -> list[tuple[str, 
         for row in _product([*columns, *others])
         if all(value in allowed.get(key, [value]) for key, _, value in (word.partition("=") for word in row))
     ]
+
+
+def _composed(row: tuple[str, ...], base: Callable[[tuple[str, ...]], Values]) -> Values:
+    """What Hydra composes of these overrides. base: the same of choices of groups, each asked for once.
+
+    Values come after the groups, whatever their place, so that those of keys that are there are put in directly; for
+    the rest, an interpolation, a mapping or a key that is not there, Hydra composes the whole.
+    """
+    given = [word.partition("=") for word in row]
+    config = base(tuple(word for word, (key, _, _) in zip(row, given, strict=True) if key in GROUPS))
+    for key, _, text in given:
+        if key not in GROUPS:
+            value = _direct(text)
+            if value is _HYDRAS or not _has_leaf(config, key):
+                return Values(plain(_compose(list(row))))
+            config = config.with_value(key, value)
+    return config
+
+
+def _has_leaf(config: Values, key: str) -> bool:
+    """Whether the key is there and takes values: it holds no others."""
+    group, _, leaf = key.rpartition(".")
+    there = value_at(config, group) if group else config
+    return isinstance(there, Values) and leaf in there and not isinstance(there[leaf], Values)
+
+
+_HYDRAS = object()  # for a value that Hydra alone understands
+
+
+@lru_cache(maxsize=1024)
+def _direct(text: str):
+    """The value that an override gives to a key that is there, or _HYDRAS."""
+    if WHOLE.fullmatch(text):
+        return int(text)
+    override = _parse(f"key={text}")
+    value = _HYDRAS if override.is_sweep_override() else override.value()
+    return value if _is_plain(value) else _HYDRAS
+
+
+def _is_plain(value) -> bool:
+    """Whether it is a value, or a list of such, that stands for itself."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and not STANDS_IN.search(value))
 
 
 def _compose(overrides: list[str], whole: bool = False) -> DictConfig:

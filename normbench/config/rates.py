@@ -1,6 +1,7 @@
 """The tuned learning rates of a table: what `optim.lr=tuned` stands for."""
 
 import csv
+from functools import lru_cache
 from pathlib import Path
 
 from normbench.config.files import conf_dir
@@ -19,7 +20,7 @@ def tuned_rate(path: str, model: str, optimizer: str, method: str) -> float:
         raise InputError(
             "optim.rates", path, "no such table; make study STUDY=tune_lr writes it, or give optim.lr a number"
         )
-    rates = _rates(file)
+    rates = _rates(file, file.stat().st_mtime_ns)
     if not rates:
         raise InputError("optim.rates", path, "no table of rates: one row a model, optimizer and method, with its lr")
     wanted = (model, optimizer, facts_of(method).rate_of or method)
@@ -29,7 +30,8 @@ def tuned_rate(path: str, model: str, optimizer: str, method: str) -> float:
     return rates[wanted]
 
 
-def _rates(file: Path) -> dict[tuple[str, str, str], float]:
+@lru_cache(maxsize=16)
+def _rates(file: Path, written: int) -> dict[tuple[str, str, str], float]:
     """(model, optimizer, method) → rate; empty for what is no table of rates, or names one twice."""
     with open(file, newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))

@@ -3,12 +3,15 @@
 Every check ends in an InputError that names the key, the value and the choices, before any work starts.
 """
 
-from omegaconf import DictConfig, OmegaConf
+from functools import cache
+
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.files import choices, flatten
 from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_keys
 from normbench.config.sizes import IMAGES, samples_per_epoch, train_images
+from normbench.config.values import Values, plain
 from normbench.errors import InputError, UserError, choices_text
 from normbench.facts import facts_of
 
@@ -16,20 +19,16 @@ from normbench.facts import facts_of
 OF_A_STUDY = ("grids", "claims", "figure", "tunes", "looks", "validation_only", "exploratory")
 
 
-def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
+def resolve(config, processes: int = 1) -> Values:
     """Check a composed configuration, and replace what depends on the machine or on other keys by its value.
 
-    config: as Hydra composes it. processes: how many of torchrun's share each batch. Returns a copy, read-only, in
-    which every key has settled (normbench.config.keys), less what an experiment file says about its study; resolving
-    it again changes nothing. Whether the network can be built shows normbench.tasks.build. Raises InputError.
+    config: as it is composed, of plain values or OmegaConf's. processes: how many of torchrun's share each batch.
+    Returns one in which every key has settled (normbench.config.keys), less what an experiment file says about its
+    study; resolving it again changes nothing. Whether the network can be built shows normbench.tasks.build. Raises
+    InputError.
     """
-    config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
-    try:
-        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:  # an interpolation that the user wrote
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
-    keys = KEYS | method_keys(_chosen(config, "norm")) | measure_keys(_chosen(config, "measure"))
-    keys |= model_keys(_chosen(config, "model"))
+    config = _interpolated(config)
+    keys = _keys(*(_chosen(config, group) for group in ("norm", "measure", "model")))
     leaves = flatten(config)
     _check_keys(leaves, keys)
     _check_data(config)
@@ -38,9 +37,29 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
         raise InputError("optim.nesterov", True, "needs optim.momentum > 0")
     for key in keys.values():
         if key.settles and key.name in leaves:
-            OmegaConf.update(config, key.name, key.settled(config, processes))
-    OmegaConf.set_readonly(config, True)
+            value = key.settled(config, processes)
+            if (type(value), value) != (type(leaves[key.name]), leaves[key.name]):  # 0 is written otherwise than 0.0
+                config = config.with_value(key.name, value)
     return config
+
+
+def _interpolated(config) -> Values:
+    """What is the runs', its interpolations replaced by what they stand for. Raises UserError for those that cannot."""
+    if not isinstance(config, Values):
+        config = Values(plain(config))
+    config = Values({key: value for key, value in config.items() if key not in OF_A_STUDY})
+    if not any("${" in str(value) for value in flatten(config).values() if isinstance(value, str | list)):
+        return config
+    try:
+        return Values(OmegaConf.to_container(OmegaConf.create(plain(config)), resolve=True))
+    except OmegaConfBaseException as error:  # one that the user wrote
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+
+
+@cache
+def _keys(norm: str, measure: str, model: str) -> dict[str, Key]:
+    """The keys that a configuration with these choices has, in the order in which they settle."""
+    return KEYS | method_keys(norm) | measure_keys(measure) | model_keys(model)
 
 
 def _chosen(config, group: str) -> str:

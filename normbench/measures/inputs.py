@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from omegaconf import OmegaConf
 
+from normbench.config.values import to_yaml
 from normbench.data.cache import dataset
 from normbench.data.inputs import Inputs
 from normbench.measures.curvature import condition_number, hessian_extremes
@@ -24,7 +25,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     """
     started = time.perf_counter()
     session.begin(task.seeds, 1 + len(task.seeds), 0)
-    conditions = _conditions(OmegaConf.to_yaml(config.data), config.measure.images)
+    conditions = _conditions(to_yaml(config.data), config.measure.images)
     session.step(0, lambda: None)
     columns = {f"condition_{name.split()[-1]}": row["condition_nonzero"] for name, row in conditions.items()}
     entries = []

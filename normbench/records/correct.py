@@ -5,15 +5,17 @@ evaluation, `SEED_precise`, `SEED_tta`; and `images`, their number. A study has 
 """
 
 import io
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from normbench.errors import UserError
+from normbench.records.damage import Damaged
 
 FILE, IMAGES = "correct.npz", "images"
+NAME = re.compile(r"\d+(_[a-z_]+)?")  # of an array of a run
 
 
 def packed(right: Mapping[str, np.ndarray]) -> bytes:
@@ -29,8 +31,25 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not what a run wrote ({' '.join(str(error).split())})") from None
+    except Exception as error:  # whatever zipfile and numpy stumble on in a damaged one
+        raise UserError(f"{path}: not what a run wrote ({' '.join(str(error).split())})") from error
+
+
+def of_run(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a run's file; none where there is no file. Raises Damaged."""
+    try:
+        arrays = arrays_of(path)
+    except UserError as error:
+        raise Damaged(path, error.__cause__ or error) from None
+    images = arrays.get(IMAGES, np.int64(0))
+    if arrays and not (images.shape == () and images.dtype.kind == "i" and images > 0):
+        raise Damaged(path, f"the number of {IMAGES}")
+    for name, bits in arrays.items():
+        if name != IMAGES and not (
+            NAME.fullmatch(name) and bits.dtype == np.uint8 and bits.shape == (-(-images // 8),)
+        ):
+            raise Damaged(path, name)
+    return arrays
 
 
 def collected(runs: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:

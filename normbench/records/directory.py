@@ -4,23 +4,33 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from normbench.config.identity import earlier, identity, run_id
+from normbench.config.identity import earlier, identity, run_id, tail
+from normbench.config.values import Values, to_yaml
 from normbench.errors import UserError
-from normbench.records.correct import FILE, packed
+from normbench.processes import launched
+from normbench.records.configuration import digest_of, identity_of, signed
+from normbench.records.correct import FILE, of_run, packed
+from normbench.records.damage import tell, undamaged
 from normbench.records.files import plainly, write_whole
 from normbench.records.metrics import METRICS
+from normbench.records.result import environment_of, result_of
+from normbench.records.series import series_of
+from normbench.words import typed
 
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
+
+
+def seeds_of(config) -> range:
+    """The seeds of a configuration."""
+    return range(config.seed, config.seed + config.replicates)
 
 
 class Busy(UserError):
@@ -30,23 +40,37 @@ class Busy(UserError):
 class RunDirectory:
     """`OUTPUT/RUN_ID/`: config.yaml, env.json, metrics.csv, checkpoint.pt, tensorboard/, correct.npz, result.json."""
 
-    def __init__(self, output: str | Path, run_id: str):
-        self.path = Path(output) / run_id
+    def __init__(self, output: str | Path, run_id: str, config=None):
+        """config: of the run, resolved, where it is known."""
+        self.path, self.config = Path(output) / run_id, config
 
     @classmethod
     def of(cls, config, processes: int = 1) -> "RunDirectory":
         """The folder of a resolved configuration: that of its name, or of its earlier name where that one is there."""
         name = run_id(config, processes)
-        now, before = cls(config.output, name), cls(config.output, earlier(name))
-        return before if not now.path.is_dir() and before.holds(config, processes) else now
+        now, before = cls(config.output, name, config), cls(config.output, earlier(name), config)
+        return before if not now.path.is_dir() and before.path.is_dir() and before.holds(name) else now
 
-    def holds(self, config, processes: int = 1) -> bool:
-        """Whether the folder is there, and is that of a resolved configuration."""
-        try:
-            there = OmegaConf.load(self.path / "config.yaml")
-            return identity(there, self.environment().get("processes", 1)) == identity(config, processes)
-        except (OSError, YAMLError, OmegaConfBaseException, AttributeError):
-            return False
+    def holds(self, name: str) -> bool:
+        """Whether its config.yaml is that of the run of this name."""
+        there = undamaged(digest_of, self.path / "config.yaml")
+        return there is not None and there.startswith(tail(name))
+
+    def another(self) -> str | None:
+        """A line that says whose the folder is, where its config.yaml is not that of the run of its name; else None."""
+        there = undamaged(digest_of, self.path / "config.yaml")
+        if there is None or there.startswith(tail(self.path.name)):
+            return None
+        how = "than its name says" if self.config is None else f"({self._differing()})"
+        return f"{self.path}: its config.yaml is another configuration {how}; move the folder away, or set output"
+
+    def _differing(self) -> str:
+        """`optim.lr is 0.2 there and 0.1 here`, of the first key that differs."""
+        there = undamaged(identity_of, self.path / "config.yaml", otherwise={})
+        here = identity(self.config, launched())
+        keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key, "") != here.get(key, "")]
+        told = [f"{key} is {_exact(there.get(key))} there and {_exact(here.get(key))} here" for key in keys[:1]]
+        return ", ".join(told + [f"and {len(keys) - 1} more differ"] * (len(keys) > 1))
 
     @contextmanager
     def locked(self):
@@ -64,24 +88,37 @@ class RunDirectory:
             lock.release()
 
     def result(self) -> dict | None:
-        """What result.json says, or None while the run is not over."""
-        try:
-            return json.loads((self.path / "result.json").read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-            return None
+        """What result.json says; None while the run is not over, and where the file is damaged or not of this run."""
+        seeds = None if self.config is None else seeds_of(self.config)
+        there = undamaged(result_of, self.path / "result.json", seeds)
+        if there is None or self.holds(self.path.name):
+            return there
+        tell(self.another() or f"{self.path}: a result without its config.yaml is nobody's; it counts as not there")
+        return None
 
     def environment(self) -> dict:
-        """What env.json says; nothing where there is none."""
-        try:
-            return json.loads((self.path / "env.json").read_text("utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
+        """What env.json says; nothing where there is none, or a damaged one."""
+        return undamaged(environment_of, self.path / "env.json", otherwise={})
+
+    def metrics(self, columns: Iterable[str]) -> list[dict[str, str]]:
+        """The rows of metrics.csv, which must have these columns; none where there are none, or it is damaged."""
+        return undamaged(series_of, self.path / "metrics.csv", columns, otherwise=[])
+
+    def correct(self) -> dict[str, np.ndarray]:
+        """The arrays of correct.npz; none where there are none, or it is damaged."""
+        return undamaged(of_run, self.path / FILE, otherwise={})
 
     def status(self) -> str:
-        """finished, diverged, failed, running (some process holds it), stopped, or missing (never begun)."""
+        """finished, diverged, failed, running (some process holds it), stopped, or missing (never begun).
+
+        A folder that is another's counts as missing.
+        """
         if result := self.result():
             return result["status"]
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
+            return "missing"
+        if line := self.another():
+            tell(line)
             return "missing"
         try:
             with FileLock(self.path / ".lock").acquire(timeout=0):
@@ -92,7 +129,7 @@ class RunDirectory:
             pass
         if result := self.result():  # it ended since the first look
             return result["status"]
-        return "stopped" if (self.path / "config.yaml").exists() else "missing"
+        return "stopped" if self.holds(self.path.name) else "missing"
 
     def forget(self, everything: bool) -> None:
         """Forget an earlier failure, to try again from its checkpoint; or everything, to run again from the start."""
@@ -103,8 +140,9 @@ class RunDirectory:
                 for events in (self.path / "tensorboard").glob("events.*"):
                     events.unlink()
 
-    def start(self, config: DictConfig, environment: dict) -> None:
-        self._write("config.yaml", OmegaConf.to_yaml(config))
+    def start(self, config: Values, environment: dict) -> None:
+        leaves = identity(config, environment.get("processes", 1))
+        self._write("config.yaml", signed(to_yaml(config), leaves))
         self._write("env.json", _json(environment))
 
     def write_metrics(self, rows: list[dict], columns: Sequence[str] = METRICS) -> None:
@@ -147,6 +185,11 @@ class RunDirectory:
 
     def _write(self, name: str, content: str | bytes) -> None:
         write_whole(self.path / name, content)
+
+
+def _exact(value) -> str:
+    """As a user types it, to the last digit."""
+    return str(value) if isinstance(value, float) else typed(value)
 
 
 def _json(value) -> str:

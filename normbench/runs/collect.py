@@ -1,8 +1,8 @@
 """From folders of runs to one table: a row a replicate, whatever became of it."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, of_configuration
 from normbench.analysis.evidence import best, counted
 from normbench.analysis.statistics import mcnemar
+from normbench.config.checks import is_integer
 from normbench.config.files import GROUPS, choices, default_leaves, study_file, study_names
 from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
@@ -25,6 +26,7 @@ from normbench.records.metrics import (
     of_measurements,
     whole,
 )
+from normbench.records.result import LARGEST
 from normbench.runs.planned import Run, block, looks_of, runs_of
 from normbench.runs.reuse import Reuse, reuse_of
 from normbench.runs.seeds import Shelf, carried, placed
@@ -66,10 +68,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Collection:
-    """What there is of a study, or in a folder. reuse: the earlier tables, or None."""
+    """What there is of a study, or in a folder. reuse: the earlier tables, or None.
+
+    unreadable: the folders of runs that are not in it, because they cannot be read, with the reason.
+    """
 
     sources: list[Source]
     reuse: Reuse | None = None
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -133,10 +139,11 @@ def gather(
     if target not in study_names() and Path(target).is_dir():
         if earlier:
             raise UserError(f"--reuse: {target} is a folder; the rows of a study alone are known to be of its runs")
-        found = [Source(_named_leaves(one.leaves), one.leaves, one.directory, one.study) for one in Shelf(target).all()]
+        shelf = Shelf(target)
+        found = [Source(_named_leaves(one.leaves), one.leaves, one.directory, one.study) for one in shelf.all()]
         if not found:
-            raise UserError(f"{target}: no folder in it is a run")
-        return Collection(found)
+            raise UserError(f"{target}: no folder in it is a run{' that can be read' * bool(shelf.unreadable)}")
+        return Collection(found, unreadable=shelf.unreadable)
     study_file(target)
     jobs, _, _ = plan(normalize([f"experiment={target}", f"output={output}", *overrides]), multirun=True)
     runs = runs_of(jobs)
@@ -256,7 +263,7 @@ def _rows(source: Source, outcomes: list[str]) -> list[dict]:
         "stats_batch": _stats_batch(leaves),
         PEAK_MEMORY.name: result.get(PEAK_MEMORY.name),
         "error": result.get("error"),
-        **{column: leaves.get(key) for column, key in CONFIGURATION.items() if key},
+        **{column: _scalar(leaves.get(key)) for column, key in CONFIGURATION.items() if key},
         **{key: environment.get(key) for key in ENVIRONMENT},
     }
     entries = [_derived(entry) for entry in result["replicates"]] if status in OVER else []
@@ -337,11 +344,14 @@ def _environment(directory: RunDirectory) -> dict:
     env = directory.environment()
     if not env:
         return {}
-    return {**env, "torch": env["packages"]["torch"], "command": re.sub(FOLDERS, "", env["command"])}
+    torch, command = (env.get("packages") or {}).get("torch"), re.sub(FOLDERS, "", env.get("command") or "")
+    return {**env, "torch": torch, "command": command or None}
 
 
 def _scalar(value):
-    """A list of a configuration as one word of a table: `0.5 0.75`, `0:16 0.5:32`."""
+    """A list of a configuration as one word of a table: `0.5 0.75`, `0:16 0.5:32`; an integer beyond any as a float."""
+    if is_integer(value) and abs(value) > LARGEST:
+        return float(value)
     if not isinstance(value, list):
         return value
     return " ".join(":".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
@@ -352,5 +362,6 @@ def _named(key: str, runs: list[dict]) -> bool:
     group, _, option = key.partition(".")
     if group not in GROUPS or group == "norm" or option == "name":
         return False
-    files = [(leaves.get(f"{group}.name"), leaves.get(key)) for leaves in runs]
-    return all(name in choices(group) and default_leaves(((group, name),)).get(key) == value for name, value in files)
+    there = {(leaves.get(f"{group}.name"), str(leaves.get(key))): leaves.get(key) for leaves in runs}
+    files = {name: default_leaves(((group, name),)) for name in {name for name, _ in there} if name in choices(group)}
+    return all(name in files and files[name].get(key) == value for (name, _), value in there.items())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from normbench.analysis.tables_io import write
-from normbench.records.correct import FILE, IMAGES, arrays_of, by_run, collected, seed_of
+from normbench.records.correct import FILE, IMAGES, by_run, collected, seed_of
 from normbench.records.files import plainly, write_whole
 from normbench.runs.collect import Collection
 from normbench.runs.provenance import CLAIMS, CONFIGURATIONS, configurations, fixed_claims, write_json
@@ -55,7 +55,7 @@ def _correct(found: Collection, kept: set[tuple[str, int]]) -> dict[str, dict]:
     for folder in found.reuse.folders if found.reuse else []:
         every = by_run(folder / FILE) | every
     for source in found.sources:
-        if not source.rows and (arrays := arrays_of(source.directory.path / FILE)):
+        if not source.rows and (arrays := source.directory.correct()):
             every.setdefault(source.directory.path.name, {}).update(arrays)
     right = {
         run_id: {name: one for name, one in arrays.items() if (run_id, seed_of(name)) in kept}

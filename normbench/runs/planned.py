@@ -1,16 +1,16 @@
 """The runs of a command, as they are planned: each resolved once, with its name and its folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from omegaconf import OmegaConf
-
+from normbench.config.files import flatten
 from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
 from normbench.config.sizes import samples_per_epoch
+from normbench.config.values import plain
 from normbench.errors import InputError
 from normbench.processes import launched
-from normbench.records.directory import RunDirectory
+from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.metrics import OVER
 from normbench.words import typed
 
@@ -32,11 +32,11 @@ class Run:
 
     @property
     def directory(self) -> RunDirectory:
-        return RunDirectory(self.config.output, self.name)
+        return RunDirectory(self.config.output, self.name, self.config)
 
     @property
     def seeds(self) -> range:
-        return range(self.config.seed, self.config.seed + self.config.replicates)
+        return seeds_of(self.config)
 
     @property
     def images(self) -> int:
@@ -90,8 +90,12 @@ def _run(job: Job) -> Run:
 
 def block(run: Run, first: int, count: int, **more) -> Run:
     """The run of the same configuration with `count` seeds from `first` on. more: keys and values beside those."""
+    if not more and run.seeds == range(first, first + count):
+        return replace(run, parts=None, reused=None)
     keys = {"seed": first, "replicates": count, **more}
-    config = OmegaConf.merge(run.job.config, keys)
+    config = run.job.config
+    for key, value in keys.items():
+        config = config.with_value(key, value)
     others = [word for word in run.job.overrides if word.partition("=")[0] not in keys]
     return _run(Job((*others, *(f"{key}={value}" for key, value in keys.items())), config))
 
@@ -101,7 +105,7 @@ def looks_of(jobs: Sequence[Job]) -> tuple[int, ...]:
 
     Raises InputError for what is no plan, and for other replicates than those of the first look.
     """
-    given = OmegaConf.to_container(jobs[0].config).get("looks")
+    given = plain(jobs[0].config).get("looks")
     if given is None:
         return ()
     from normbench.analysis.claims import parse_looks  # with scipy, which takes its time to load
@@ -119,12 +123,26 @@ def at_work(runs: list[Run]) -> list[Run]:
     return list({str(part.directory.path): part for run in runs for part in run.work()}.values())
 
 
+# What no network, layer or measurement can fail for: runs that differ in nothing else are checked once.
+UNBUILT = {"seed", "epochs", "lr_scaling", "study", "output", "force", "reuse", "checkpoint_seconds", "threads"}
+UNBUILT_GROUPS = ("optim.", "logging.")
+
+
+def _built(config) -> str:
+    """All of a configuration that its network, layers and measurement may depend on."""
+    leaves = flatten(config).items()
+    return str([leaf for leaf in leaves if leaf[0] not in UNBUILT and not leaf[0].startswith(UNBUILT_GROUPS)])
+
+
 def check_networks(runs: list[Run]) -> None:
     """Raise InputError for the first network or measurement that cannot be, of the runs that are not over."""
     if some := left(runs):
         from normbench.measures import MEASURES  # with torch, which takes its time to load
 
+        kinds: dict[str, Run] = {}
         for run in some:
+            kinds.setdefault(_built(run.config), run)
+        for run in kinds.values():
             MEASURES[run.config.measure.name].check(run.config, launched())
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from normbench.console import Console
 from normbench.processes import first
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
+from normbench.runs.estimate import Estimate
 from normbench.runs.planned import Run, at_work
 from normbench.words import duration
 
@@ -178,10 +179,10 @@ def print_sweep(runs: list[Run]) -> int:
     return 1 if messages else 0
 
 
-def print_plan(runs: list[Run], estimates: list[float | None], reused: int = 0) -> None:
+def print_plan(runs: list[Run], estimates: list[Estimate | None], reused: int = 0) -> None:
     """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take.
 
-    runs: those at work. estimates: seconds that each takes from its start, None where that is not known. reused:
+    runs: those at work. estimates: of each from its start, None where nothing is known; rough ones are marked. reused:
     replicates that a table has.
     """
     console, left, counts, unknown = _console(), 0.0, {}, 0
@@ -189,15 +190,18 @@ def print_plan(runs: list[Run], estimates: list[float | None], reused: int = 0) 
     table = Table(title="Runs", title_justify="left")
     for key in (*swept, "n", "status", "time from start", "run"):
         table.add_column(key, justify="right" if key in ("n", "time from start") else "left", no_wrap=key != "run")
-    for run, seconds in zip(runs, estimates, strict=True):
+    for run, estimate in zip(runs, estimates, strict=True):
+        seconds = estimate and estimate.seconds
         status, typed = run.directory.status(), _typed(run)
         counts[status] = counts.get(status, 0) + 1
         if status not in OVER or run.config.force:
             left += seconds or 0
             unknown += seconds is None
-        told = "–" if seconds is None else duration(seconds)
+        told = "–" if seconds is None else ("~" if estimate.rough else "") + duration(seconds)
         table.add_row(*(typed.get(key, "") for key in swept), str(run.config.replicates), status, told, run.name)
     console.print(table)
+    if any(estimate and estimate.rough for estimate in estimates):
+        console.print("~: from a few steps, or from finished runs that are near to it, not the same", highlight=False)
     trained = (
         f"about {duration(left)} of training left on this machine, one run at a time" if left or not unknown else ""
     )

@@ -53,18 +53,24 @@ class Reuse:
 
     def __init__(self, folders: Iterable[str | Path]):
         self.earlier = [one for folder in folders for one in _earlier(Path(folder))]
+        self.alike: dict[str, list[int]] = {}  # by settings, and by stem where those are not known: places in `earlier`
+        self.named: dict[str, list[Earlier]] = {}
+        for place, one in enumerate(self.earlier):
+            self.alike.setdefault(stem(one.run_id) if one.leaves is None else one.settings, []).append(place)
+            self.named.setdefault(one.run_id, []).append(one)
 
     def rows(self, run: Run) -> dict[int, dict]:
         """Seed → row, for those of a planned run's seeds that are there; of two rows that of the first folder."""
         found, same = {}, settings(placed(run.config))
-        for one in self.earlier:
+        for place in sorted([*self.alike.get(same, ()), *self.alike.get(stem(run.name), ())]):
+            one = self.earlier[place]
             if not set(run.seeds).isdisjoint(one.rows) and one.of(run, same):
                 found = {seed: row for seed, row in one.rows.items() if seed in run.seeds} | found
         return dict(sorted(found.items()))
 
     def leaves(self, row: dict) -> dict:
         """The configuration of a row that `rows` gave."""
-        return next(one.leaves for one in self.earlier if row is one.rows.get(row["seed"]))
+        return next(one.leaves for one in self.named[row["run_id"]] if row is one.rows.get(row["seed"]))
 
     def series(self, name: str, kept: Iterable[tuple[str, int]]) -> list[dict]:
         """The lines of a table that stands beside runs.csv, as text: those of the kept runs and seeds."""

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from normbench.errors import UserError
 from normbench.measures import MEASURES
 from normbench.processes import Processes, join, launched, leave
-from normbench.records.directory import RunDirectory
+from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.environment import environment
 from normbench.signals import stop_requests
 from normbench.tasks import make_task
@@ -24,6 +24,8 @@ def execute(config) -> dict:
     processes, device = join(config.device)
     directory = RunDirectory.of(config, processes.count)
     try:
+        if line := directory.another():
+            raise UserError(line)
         with directory.locked() if processes.first else nullcontext():
             return _work(config, directory, device, processes)
     finally:
@@ -37,7 +39,7 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes) ->
 
     make_ready(config, device)
     measurement = MEASURES[config.measure.name]
-    seeds = range(config.seed, config.seed + config.replicates)
+    seeds = seeds_of(config)
     stacks = [seeds[start : start + config.stack] for start in range(0, config.replicates, config.stack)]
     if measurement.images:  # what is wrong with the data shows before anything is written
         make_task(config, stacks[0], device, processes).load()

@@ -7,26 +7,37 @@ row of it; runs of others that are begun go on; what then remains is done in run
 """
 
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
+from normbench.config.checks import is_integer
 from normbench.config.files import GROUPS, default_choices, default_leaves
 from normbench.config.identity import identity, unnamed
 from normbench.config.keys import BY_MACHINE, KEYS, identity_of
+from normbench.config.values import Values, value_at
+from normbench.facts import facts_of
 from normbench.processes import launched
-from normbench.records.directory import RunDirectory
-from normbench.records.metrics import OVER
+from normbench.records.configuration import NONE_OF_A_RUN, configuration_of
+from normbench.records.damage import Damaged, tell
+from normbench.records.directory import RunDirectory, seeds_of
+from normbench.records.files import plainly
+from normbench.records.metrics import MEASUREMENTS, OVER
+from normbench.records.result import LARGEST
 from normbench.runs.planned import Run, block
 
 OF_SEEDS = ("seed", "replicates")
 # The words that the seeds have in a run's name, and the processes.
 WORDS = re.compile(r"(-b\d+)-s\d+(?:-r\d+)?(?=-|$)|-p\d+$")
+# What a run writes beside its configuration: a folder with one of these is a run's.
+WRITTEN = ("env.json", "metrics.csv", "checkpoint.pt", "result.json")
+# The keys whose values stand in columns, or count rows.
+TABLED = ("seed", "replicates", "batch_size", "epochs", "optim.lr", "evaluation.every_steps")
+TABLED += ("data.name", "data.train_size", "data.val_size")
+MOST = 10**6  # replicates of a run that anyone has done
 CERTAIN = 100  # characters of a name without those that the longest cut leaves alone
 
 
@@ -42,7 +53,7 @@ def leaves_of(config, processes: int = 1) -> dict[str, object]:
 
 def placed(config, processes: int = 1) -> dict[str, object]:
     """The same with all that the machine settled, which `settings` asks for."""
-    return leaves_of(config, processes) | {key: OmegaConf.select(config, key) for key in sorted(BY_MACHINE)}
+    return leaves_of(config, processes) | {key: value_at(config, key) for key in sorted(BY_MACHINE)}
 
 
 def settings(leaves: dict[str, object]) -> str:
@@ -50,7 +61,7 @@ def settings(leaves: dict[str, object]) -> str:
 
     leaves: as `placed` has them, perhaps by an earlier version. What a machine settles counts where the user said it.
     """
-    top = OmegaConf.create({key: value for key, value in leaves.items() if "." not in key})
+    top = Values({key: value for key, value in leaves.items() if "." not in key})
     chosen = tuple((group, leaves.get(f"{group}.name", default_choices().get(group))) for group in GROUPS)
     defaults = default_leaves(chosen) | {f"{group}.name": choice for group, choice in default_choices().items()}
 
@@ -79,7 +90,7 @@ class Found:
 
     @property
     def seeds(self) -> range:
-        return range(self.leaves["seed"], self.leaves["seed"] + self.leaves["replicates"])
+        return seeds_of(self.directory.config)
 
     @property
     def processes(self) -> int:
@@ -91,18 +102,29 @@ class Found:
 
 
 class Shelf:
-    """The runs of a folder, each read once, and only where its name does not tell that it is another."""
+    """The runs of a folder, each read once, and only where its name does not tell that it is another.
+
+    unreadable: the folders that hold what a run wrote, but are not read as one, with the reason.
+    """
 
     def __init__(self, folder: str | Path):
         self.paths: dict[str, list[Path]] = {}
         self.read: dict[Path, Found | None] = {}
-        for path in sorted(Path(folder).glob("[!.]*/config.yaml")):
-            self.paths.setdefault(stem(path.parent.name), []).append(path.parent)
+        self.unreadable: dict[Path, str] = {}
+        self.indexes: dict[str, dict[tuple[str, int], list[Found]]] = {}
+        for path in _folders(folder):
+            self.paths.setdefault(stem(path.name), []).append(path)
 
     def at(self, path: Path) -> Found | None:
-        """The run of a folder; None where it is somebody else's."""
+        """The run of a folder; None where it is somebody else's, or cannot be read."""
         if path not in self.read:
-            self.read[path] = _read(path)
+            try:
+                self.read[path] = _read(path)
+            except Damaged as error:
+                self.read[path] = None
+                if any((path / name).exists() for name in WRITTEN):
+                    self.unreadable[path] = str(error)
+                    tell(str(error))
         return self.read[path]
 
     def all(self) -> list[Found]:
@@ -110,22 +132,69 @@ class Shelf:
         paths = sorted(path for paths in self.paths.values() for path in paths)
         return [found for path in paths if (found := self.at(path))]
 
-    def like(self, run: Run) -> list[Found]:
-        """The runs of the same settings."""
-        mine = settings(placed(run.config))
-        paths = self.paths.get(stem(run.name), [])
-        return [found for path in paths if (found := self.at(path)) and found.settings == mine]
+    def like(self, run: Run, seeds: Iterable[int]) -> list[Found]:
+        """The runs of the same settings that have some of the seeds, by name."""
+        if not self.paths.get(stem(run.name)):
+            return []
+        index, mine = self._index(stem(run.name)), settings(placed(run.config))
+        alike = {one.directory.path: one for seed in seeds for one in index.get((mine, seed), ())}
+        return [alike[path] for path in sorted(alike)]
+
+    def _index(self, of: str) -> dict[tuple[str, int], list[Found]]:
+        """Settings and seed → the runs that have them, of those of a stem: each is asked for once."""
+        if of not in self.indexes:
+            index = self.indexes.setdefault(of, {})
+            for found in filter(None, map(self.at, self.paths[of])):
+                for seed in found.seeds:
+                    index.setdefault((found.settings, seed), []).append(found)
+        return self.indexes[of]
 
 
-def _read(path: Path) -> Found | None:
-    directory = RunDirectory(path.parent, path.name)
+def _folders(folder: str | Path) -> Iterator[Path]:
+    """The folders in a folder that a run may have written, by name."""
+    if not os.path.isdir(folder):
+        return
+    with plainly(folder), os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    for name in names:
+        path = Path(folder, name)
+        if any(os.path.lexists(path / written) for written in ("config.yaml", *WRITTEN)):
+            yield path
+
+
+def _read(path: Path) -> Found:
+    """The run of a folder. Raises Damaged."""
+    file = path / "config.yaml"
+    if (config := configuration_of(file)) is None:
+        raise Damaged(path, "there is no config.yaml")
+    directory = RunDirectory(path.parent, path.name, config)
     try:
-        config = OmegaConf.load(path / "config.yaml")
-        if not {"model", "norm", "optim", *OF_SEEDS} <= set(config):
-            return None
-    except (YAMLError, TypeError):  # somebody else's
-        return None
-    return Found(directory, placed(config, directory.environment().get("processes", 1)), config.get("study"))
+        leaves = placed(config, directory.environment().get("processes", 1))
+        wrong = _wrong(leaves, config.get("study"))
+    except NONE_OF_A_RUN as error:
+        raise Damaged(file, f"no configuration of a run: {error}") from None
+    if wrong:
+        raise Damaged(file, wrong)
+    if not directory.holds(path.name):
+        raise Damaged(file, "another configuration than that of the folder's name")
+    return Found(directory, leaves, config.get("study"))
+
+
+def _wrong(leaves: dict, study) -> str | None:
+    """What tables have no place for in a configuration, or None. Raises KeyError where one lacks a key."""
+    for name in TABLED:
+        if wrong := KEYS[name].check(leaves[name]):
+            return f"{name}={leaves[name]}: {wrong}"
+    if not all(isinstance(leaves[f"{group}.name"], str) for group in ("model", "norm", "data", "optim")):
+        return "a choice without a name"
+    if leaves["measure.name"] not in MEASUREMENTS:
+        return f"measure.name={leaves['measure.name']}"
+    option = facts_of(leaves["norm.name"]).images_option
+    if option and not is_integer(leaves[f"norm.{option}"]):
+        return f"norm.{option}={leaves[f'norm.{option}']}"
+    if leaves["seed"] + leaves["replicates"] > 2**63 or leaves["replicates"] > MOST or leaves["epochs"] > LARGEST:
+        return "seeds, replicates or epochs beyond any table"
+    return KEYS["study"].check(study)
 
 
 def carried(runs: list[Run], reuse=None, shelf=None, reading: bool = False) -> list[Run]:
@@ -145,7 +214,9 @@ def _carried(run: Run, planned: set[str], reuse, shelf, reading: bool) -> Run:
     reused = reuse.rows(run) if reuse else {}
     wanted = set(run.seeds).difference(reused)
     if run.directory.status() == "missing":
-        there = [found for found in shelf(run.config.output).like(run) if found.directory.path.name not in planned]
+        there = [
+            found for found in shelf(run.config.output).like(run, wanted) if found.directory.path.name not in planned
+        ]
         parts = _parts(run, wanted, there, reading)
     else:
         parts = [run] if wanted else []

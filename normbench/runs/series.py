@@ -1,8 +1,5 @@
 """The series of runs as tables, with the rows of their metrics.csv: learning curves; what probes had to say."""
 
-import csv
-from contextlib import suppress
-
 import pandas as pd
 
 from normbench.analysis.columns import MEASUREMENT
@@ -39,9 +36,8 @@ def _lines(sources: list, reuse, table: str) -> list[dict]:
     for line in reuse.series(table, kept) if reuse else []:
         by_run[line["run_id"]].append(line)
     for source in (one for one in sources if not one.rows):
-        path, seeds = source.directory.path / "metrics.csv", source.seeds
-        with suppress(OSError), open(path, newline="", encoding="utf-8") as file:  # there may be none
-            for line in csv.DictReader(file):
-                if seeds is None or "seed" not in line or int(line["seed"]) in seeds:
-                    by_run[path.parent.name].append(line | {"run_id": path.parent.name})
+        name, seeds = source.directory.path.name, source.seeds
+        for line in source.directory.metrics(COLUMNS.get(source.leaves[MEASUREMENT], ())[:2]):
+            if seeds is None or "seed" not in line or int(line["seed"]) in seeds:
+                by_run[name].append(line | {"run_id": name})
     return [line for lines in by_run.values() for line in lines]

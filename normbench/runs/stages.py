@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from omegaconf import OmegaConf
-
 from normbench.analysis.claims import Claim, Verdict, decide, parse_claims
 from normbench.analysis.evidence import concerning, rows_of
 from normbench.analysis.study import other_primaries, study_of
 from normbench.config.files import study_names
+from normbench.config.values import plain
 from normbench.errors import InputError, UserError
 from normbench.processes import first, launched
 from normbench.records.metrics import OVER
@@ -30,7 +29,7 @@ def stages(runs: list[Run], looks: Sequence[int], reuse=None) -> Iterator[tuple[
     """
     if launched() > 1:
         raise InputError("looks", typed(list(looks)), "is for a single process; looks=null does the first seeds alone")
-    claims, going = parse_claims(OmegaConf.to_container(runs[0].job.config).get("claims")), list(range(len(runs)))
+    claims, going = parse_claims(plain(runs[0].job.config).get("claims")), list(range(len(runs)))
     done: list[list[Run]] = [[] for _ in runs]
     for at, (before, look) in enumerate(pairwise((0, *looks))):
         stage = runs if not at else carried([_further(runs[i], before, look) for i in going], reuse)

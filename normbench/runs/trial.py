@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import torch
-from omegaconf import OmegaConf
 
+from normbench.config.values import plain, to_yaml
 from normbench.data.cache import dataset
 from normbench.tasks import make_task
 from normbench.training.clock import Clock
@@ -16,14 +16,15 @@ WARM_UP, TIMED = 2, 20  # steps
 IMAGES = 5000  # at most so many are trained on
 
 
-def trial(config) -> float:
+def trial(config, seconds: float) -> float:
     """Seconds that training takes per image and replicate, from a few steps of a stack on generated images.
 
-    config: resolved. Data of another size in memory and the evaluations are left out, so that it is a little low.
+    config: resolved. seconds: after which no further step is begun, but for the first two. Data of another size in
+    memory is left out.
     """
     torch.set_num_threads(cpu_threads(config))
     generated = {"name": "patterns", "root": None, "train_size": None, "val_size": 50, "test_size": 50}
-    data = dataset(config.device, OmegaConf.to_yaml(OmegaConf.merge(config.data, generated)))
+    data = dataset(config.device, to_yaml(plain(config.data) | generated))
     times = -(-config.batch_size // len(data.train_labels))  # a batch may be larger than all there is
     data = replace(
         data, train_images=data.train_images.repeat(times, 1, 1, 1), train_labels=data.train_labels.repeat(times)
@@ -32,5 +33,10 @@ def trial(config) -> float:
     count = max(1, min(TIMED, IMAGES // config.batch_size))
     plan = Plan(WARM_UP + count, rate=lambda step: 0.0, share=lambda step: 1.0)
     clock = Clock(config.device)
-    moments = [clock.now() for _ in steps(Network(config, task), task, plan)]
-    return (moments[-1] - moments[WARM_UP - 1]) / count / config.batch_size / config.stack
+    moments, end = [], clock.now() + seconds
+    for _ in steps(Network(config, task), task, plan):
+        moments.append(clock.now())
+        if len(moments) > 1 and moments[-1] > end:
+            break
+    warm = min(WARM_UP, len(moments) - 1) - 1  # the last step that is not timed
+    return (moments[-1] - moments[warm]) / (len(moments) - 1 - warm) / config.batch_size / config.stack

@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from normbench.config.sizes import LABELS
+from normbench.config.values import to_yaml
 from normbench.errors import InputError
 from normbench.models import build_model
 from normbench.norms import Layers
@@ -44,7 +45,7 @@ def check_network(config, processes: int = 1) -> None:
     for size in (SIZE, min(sizes)):  # what is wrong with the model alone, then what a small size adds
         batch = min(config.batch_size // processes, 2)
         try:
-            _try(OmegaConf.to_yaml(config.model), OmegaConf.to_yaml(config.norm), batch, size)
+            _try(to_yaml(config.model), to_yaml(config.norm), batch, size)
         except (InputError, RuntimeError) as error:
             if size == SIZE:
                 raise

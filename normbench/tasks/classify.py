@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from normbench.config.sizes import PRECISE_BATCH
+from normbench.config.values import to_yaml
 from normbench.data.cache import dataset
 from normbench.data.epoch import Epoch, Mix, image_size, with_border
 from normbench.data.inputs import DTYPES, Inputs, resized
@@ -40,7 +40,7 @@ class Classify:
 
     @cached_property
     def data(self):
-        return dataset(self.device, OmegaConf.to_yaml(self.config.data))
+        return dataset(self.device, to_yaml(self.config.data))
 
     def load(self):
         _ = self.data

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from normbench.config.files import GROUPS, choices, conf_dir, default_choices
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
+from normbench.config.values import plain
 
 # A choice of each group that is not the default.
 OTHER = {
@@ -26,10 +27,6 @@ OTHER = {
 
 def planned(*typed, multirun=False):
     return plan(normalize(list(typed)), multirun)
-
-
-def plain(config):
-    return OmegaConf.to_container(config, resolve=True)
 
 
 @pytest.fixture

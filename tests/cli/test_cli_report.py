@@ -65,8 +65,13 @@ def sweep(tmp_path, monkeypatch):
     runs = runs_of(plan(["seed=0,1,2", f"output={tmp_path}", "device=cpu"], True)[0])
 
     def write(index, value):
-        folder = runs[index].directory.path
+        folder, seeds = runs[index].directory.path, [{"seed": runs[index].config.seed, "seconds": 61.0}]
         folder.mkdir(exist_ok=True)
+        runs[index].directory.start(runs[index].config, {})
+        if "replicates" in value:
+            value = value | {
+                "replicates": [seed | entry for seed, entry in zip(seeds, value["replicates"], strict=True)]
+            }
         (folder / "result.json").write_text(json.dumps(value))
 
     return runs, write

@@ -16,6 +16,7 @@ from normbench.config.identity import DIGITS, EARLIER_DIGITS, digest, earlier, i
 from normbench.config.keys import KEYS
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
+from normbench.config.values import plain
 
 # Key → another valid value; and the choices that the key needs.
 CHANGES = {
@@ -98,7 +99,7 @@ def base(compose):
 
 
 def changed(config, key, value):
-    config = OmegaConf.create(OmegaConf.to_container(config))
+    config = OmegaConf.create(plain(config))
     OmegaConf.update(config, key, value)
     return config
 
@@ -208,7 +209,7 @@ def test_no_two_of_some_thousand_configurations_share_a_name(compose):
     norms = [resolve(compose(f"norm={name}", "device=cpu")) for name in ("batch", "group", "none", "layer")]
     names, count = set(), 0
     for config in norms:
-        config = OmegaConf.create(OmegaConf.to_container(config))
+        config = OmegaConf.create(plain(config))
         for size, seed, lr, epochs, decay, width in itertools.product(
             (2, 4, 8, 32, 128), range(5), (0.01, 0.0101, 0.1), (1, 10), (0.0, 5e-4), (16, 32)
         ):
@@ -263,7 +264,7 @@ NEW = [name for name, key in KEYS.items() if key.identity == "unless_default"]
 
 def test_a_new_key_at_its_default_leaves_every_name_as_it_was(base):
     """A config.yaml of before there was the key has the name that it had."""
-    old = OmegaConf.create(OmegaConf.to_container(base))
+    old = OmegaConf.create(plain(base))
     for name in NEW:
         assert OmegaConf.select(old, name, throw_on_missing=True) == default_leaves(DEFAULTS)[name]
         group, _, option = name.rpartition(".")

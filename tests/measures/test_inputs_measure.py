@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 from scipy import stats
 from torch import nn
 from torch.func import functional_call
@@ -320,7 +319,6 @@ def test_defaults_are_what_is_not_typed():
     assert arms() == [(kind, norm, 5) for kind in KINDS for norm in ("batch", "none")]
     assert arms("norm=group", "+data.input=raw", "replicates=2") == [("raw", "group", 2)]
     config = planned("inputs", ["data=patterns", "data.channel_scale=10000"])[0].config
-    assert OmegaConf.is_readonly(config)
     assert (config.data.name, config.data.test_channel_scale) == ("patterns", 10000)
 
 

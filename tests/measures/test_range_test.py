@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 from training_runs import SMALL, outcomes
 
 from normbench.analysis.lr_curve import LrTest, divergence
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
+from normbench.config.values import to_yaml
 from normbench.data import load_dataset
 from normbench.data.epoch import Epoch, with_border
 from normbench.data.inputs import Inputs
@@ -141,7 +141,7 @@ def test_progressive_resizing_stands_at_its_last_size(data):
 
 def test_nothing_else_is_touched(data):
     config = configured("replicates=2", "stack=2", "epochs=1")
-    text = OmegaConf.to_yaml(config)
+    text = to_yaml(config)
     tensors = {f.name: getattr(data, f.name).clone() for f in fields(data) if torch.is_tensor(getattr(data, f.name))}
     model = make_model(config, [derive(0, "init"), derive(1, "init")])
     weights = {key: value.clone() for key, value in model.state_dict().items()}
@@ -150,7 +150,7 @@ def test_nothing_else_is_touched(data):
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert np.array_equal(np.random.get_state()[1], states[2])
-    assert OmegaConf.to_yaml(config) == text
+    assert to_yaml(config) == text
     for name, tensor in tensors.items():
         assert torch.equal(getattr(data, name), tensor), name
     again = make_model(config, [derive(0, "init"), derive(1, "init")]).state_dict()

@@ -5,12 +5,12 @@ import shutil
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
 from normbench.analysis.study import study_of
 from normbench.analysis.tables_io import read, write
 from normbench.config.identity import run_id
 from normbench.config.overrides import normalize, plan
+from normbench.config.values import Values, plain, to_yaml
 from normbench.errors import InputError, UserError
 from normbench.records import metrics
 from normbench.records.metrics import CURVES
@@ -49,10 +49,10 @@ def put(run, result=None, **env):
     """The folder that a run leaves."""
     folder = run.directory.path
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
+    (folder / "config.yaml").write_text(to_yaml(run.config))
     (folder / "env.json").write_text(json.dumps(ENV | env))
     if result is not None:
-        (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, **result}))
+        (folder / "result.json").write_text(json.dumps({"peak_memory_mb": 512.0, "seconds": 25.0, **result}))
     return folder
 
 
@@ -93,7 +93,7 @@ def test_keys_that_differ_get_columns_and_no_others(tmp_path):
     typed = ["norm=ghost_batch", "norm.ghost_size=2,4", "batch_size=8", "augment.mixup=0,0.2", "device=cpu"]
     for run in runs_of(plan(normalize([*typed, f"output={tmp_path}"]), True)[0]):
         run.directory.path.mkdir()
-        (run.directory.path / "config.yaml").write_text(OmegaConf.to_yaml(run.config))
+        (run.directory.path / "config.yaml").write_text(to_yaml(run.config))
     table, _ = collect(str(tmp_path))
     assert [column for column in table if "." in column] == ["augment.mixup", "norm.ghost_size"]
     assert sorted(zip(table["augment.mixup"], table["stats_batch"], strict=True)) == [
@@ -112,9 +112,9 @@ def test_runs_of_a_probe_beside_trainings(tmp_path, monkeypatch):
     )
     put(trained, {"status": "finished", "replicates": [entry(0, 50.0)]})
     found = {"seed": 1, "status": "finished", "first_gradient": 0.5, "seconds": 1.0, "stack": 1}
+    probed.config = Values(plain(probed.config) | {"measure": {"name": "gradients"}})
+    probed.name = run_id(probed.config)
     folder = put(probed, {"status": "finished", "replicates": [found]})
-    config = OmegaConf.merge(probed.config, {"measure": {"name": "gradients"}})
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     (folder / "metrics.csv").write_text("seed,step,norm\n1,0,0.5\n")
     table, curves = collect(str(tmp_path))
     assert curves.empty
@@ -205,12 +205,12 @@ def demo(tmp_path):
     """The folder of the demo study, one run of which another machine did, with a precision and a stack of its own."""
     typed = normalize(["experiment=demo", f"output={tmp_path}", "device=cpu"])
     run = runs_of(plan(typed, True)[0])[0]
-    config = OmegaConf.merge(run.config, {"device": "cuda", "precision": "bfloat16"})
+    config = run.config.with_value("device", "cuda").with_value("precision", "bfloat16")
     folder = tmp_path / run_id(config)
     folder.mkdir()
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "config.yaml").write_text(to_yaml(config))
     replicates = [entry(seed, 40.0) for seed in range(3)]
-    (folder / "result.json").write_text(json.dumps({"status": "finished", "replicates": replicates}))
+    (folder / "result.json").write_text(json.dumps({"status": "finished", "seconds": 25.0, "replicates": replicates}))
     return tmp_path
 
 

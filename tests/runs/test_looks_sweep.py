@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from omegaconf import OmegaConf
 from test_collect import entry, put
 
 from normbench.config.overrides import Job, normalize, plan
+from normbench.config.values import Values
 from normbench.errors import InputError
 from normbench.records.metrics import OVER
 from normbench.runs.collect import of_runs
@@ -36,7 +36,7 @@ def study(folder, *typed, looks=(3, 6, 9), claims=CLAIMS):
         normalize(["norm=batch,group,layer,none", "replicates=3", "device=cpu", f"output={folder}", *typed]), True
     )
     said = {"looks": list(looks) if isinstance(looks, tuple) else looks, "claims": claims}
-    return [Job(job.overrides, OmegaConf.create(OmegaConf.to_container(job.config) | said)) for job in jobs]
+    return [Job(job.overrides, Values({**job.config, **said})) for job in jobs]
 
 
 def do(run):

@@ -1,7 +1,6 @@
 """More seeds where some are there: which runs have them, which do the rest, and what the table makes of it."""
 
 import pytest
-from omegaconf import OmegaConf
 from test_collect import entry, put
 
 from normbench.analysis.columns import of_configuration
@@ -64,7 +63,7 @@ def test_those_of_other_settings_are_not(five, other):
 
 def test_what_the_machine_settled_does_not_part_them(five):
     [elsewhere] = planned(five, "norm=none", "replicates=2", "precision=bfloat16", "stack=2")
-    elsewhere.config = OmegaConf.merge(elsewhere.config, {"device": "cuda"})
+    elsewhere.config = elsewhere.config.with_value("device", "cuda")
     elsewhere.name = run_id(elsewhere.config)
     over(elsewhere)
     assert parts(five, "norm=none", "replicates=3") == [[(0, 2, "finished"), (2, 1, "missing")]]

@@ -1,6 +1,5 @@
 """Sweeps as real processes: interrupted, repeated, overlapping, failing; and what they say of themselves."""
 
-import json
 import re
 import signal
 import time
@@ -12,7 +11,6 @@ from forked import Forked
 from small_runs import MEASURED
 
 from normbench.config.overrides import normalize, plan
-from normbench.records.directory import RunDirectory
 from normbench.runs.collect import collect
 from normbench.runs.planned import runs_of
 
@@ -169,19 +167,26 @@ def test_a_dry_run_lists_status_and_time_and_runs_nothing(typed, undisturbed, tm
     assert "6 runs: 6 finished; about 0:00 of training left" in out
 
 
+def over(*seeds):
+    """What result.json says at the least of a run that is over."""
+    entries = [{"seed": seed, "status": "finished", "seconds": 1.0} for seed in seeds]
+    return {"status": "finished", "seconds": 1.0, "replicates": entries}
+
+
 # --- The status of a run. ---------------------------------------------------------------------------------------------
 
 
 def test_the_status_of_a_folder(tmp_path):
-    directory = RunDirectory(tmp_path, "run")
+    [run] = runs_of(plan(normalize(["device=cpu", f"output={tmp_path}"]), False)[0])
+    directory = run.directory
     assert directory.status() == "missing"
     with directory.locked():
         assert directory.status() == "running"
     assert directory.status() == "missing"  # nothing was begun
-    (directory.path / "config.yaml").write_text("seed: 0\n")
+    directory.start(run.config, {})
     assert directory.status() == "stopped"
     for status in ("finished", "diverged", "failed"):
-        (directory.path / "result.json").write_text(json.dumps({"status": status}))
+        directory.write_result(over(0) | {"status": status})
         assert directory.status() == status
 
 
@@ -204,7 +209,8 @@ def test_a_sweep_in_one_process_resolves_each_run_once(status, tmp_path, monkeyp
     runs = runs_of(plan(typed, True)[0])
     if status == "finished":
         runs[0].directory.path.mkdir()
-        (runs[0].directory.path / "result.json").write_text(json.dumps({"status": status}))
+        runs[0].directory.start(runs[0].config, {})
+        runs[0].directory.write_result(over(0))
     sweep.run_sweep(runs, [f"output={tmp_path}"])
     assert len(resolved) == 2
     assert executed == [run.config for run in runs if run.directory.status() != "finished"]
