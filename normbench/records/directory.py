@@ -2,8 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +18,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from normbench.config.identity import earlier, identity, run_id
-from normbench.errors import UserError
+from normbench.errors import InputError, UserError
+from normbench.records.checkpoint import Unfit
+from normbench.records.checkpoint import packed as packed_state
+from normbench.records.checkpoint import unpacked as unpacked_state
 from normbench.records.correct import FILE, packed
 from normbench.records.files import plainly, write_whole
 from normbench.records.metrics import METRICS
 
+CHECKPOINT = "checkpoint.pt"
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
 
 
@@ -51,8 +58,9 @@ class RunDirectory:
     @contextmanager
     def locked(self):
         """Hold the run for this process alone. Raises Busy if another one holds it, UserError if it cannot be made."""
+        made(self.path.parent)
+        made(self.path, self.path.parent)
         with plainly(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
                 lock.acquire(timeout=PROBE_SECONDS)
@@ -97,11 +105,18 @@ class RunDirectory:
     def forget(self, everything: bool) -> None:
         """Forget an earlier failure, to try again from its checkpoint; or everything, to run again from the start."""
         with plainly(self.path):
-            for name in ("result.json", "checkpoint.pt", "metrics.csv", FILE) if everything else ("result.json",):
+            for name in ("result.json", CHECKPOINT, "metrics.csv", FILE) if everything else ("result.json",):
                 (self.path / name).unlink(missing_ok=True)
             if everything:
                 for events in (self.path / "tensorboard").glob("events.*"):
                     events.unlink()
+
+    def begun(self) -> int:
+        """When a session last began here, in nanoseconds: it writes the configuration first. 0: none ever did."""
+        try:
+            return (self.path / "config.yaml").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def start(self, config: DictConfig, environment: dict) -> None:
         self._write("config.yaml", OmegaConf.to_yaml(config))
@@ -129,24 +144,42 @@ class RunDirectory:
         self._write("result.json", _json(result))
 
     def save_checkpoint(self, state: dict) -> None:
-        import torch  # what is only looked at does without
-
         # Through memory: torch's own file writer hides the reason of a failed write.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self._write("checkpoint.pt", buffer.getvalue())
+        self._write(CHECKPOINT, packed_state(state, self.path.name))
 
     def load_checkpoint(self) -> dict | None:
-        """The last checkpoint, or None. It holds tensors and plain values only, and is loaded as such."""
-        import torch
-
+        """The last checkpoint, or None. Raises Unfit for one to set aside, UserError for one that may not be read."""
+        path = self.path / CHECKPOINT
         try:
-            return torch.load(self.path / "checkpoint.pt", map_location="cpu", weights_only=True)
+            return unpacked_state(path.read_bytes(), self.path.name)
         except FileNotFoundError:
             return None
+        except IsADirectoryError:
+            raise Unfit("a folder") from None
+        except OSError as error:
+            cure = "make it readable, or move it away to begin anew"
+            raise UserError(f"{path}: {error.strerror or error}; {cure}") from None
+
+    def set_aside(self, reason: Unfit) -> None:
+        """Begin anew, and say so: the checkpoint is renamed, whatever else was written of its run is forgotten."""
+        path = self.path / CHECKPOINT
+        names = (f"{CHECKPOINT}.damaged{number or ''}" for number in itertools.count())
+        aside = next(name for name in names if not os.path.lexists(self.path / name))
+        with plainly(path):
+            os.replace(path, self.path / aside)
+        self.forget(everything=True)
+        print(f"normbench: {path}: {reason}; set aside as {aside}, the run begins anew", file=sys.stderr)
 
     def _write(self, name: str, content: str | bytes) -> None:
         write_whole(self.path / name, content)
+
+
+def made(folder: str | Path, output: str | Path | None = None) -> None:
+    """Make an output folder, or one within it. Raises InputError."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("output", output or folder, f"{folder}: {error.strerror or error}") from None
 
 
 def _json(value) -> str:

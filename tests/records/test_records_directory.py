@@ -83,7 +83,7 @@ def test_a_checkpoint_runs_no_code(directory):
             return (os.mkdir, (str(directory.path / "evil"),))
 
     torch.save({"x": Evil()}, directory.path / "checkpoint.pt")
-    with pytest.raises(Exception, match="eights"):  # torch's "Weights only load failed"
+    with pytest.raises(Unfit, match="damaged") as refused:
         directory.load_checkpoint()
     assert not (directory.path / "evil").exists()
 
