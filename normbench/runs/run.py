@@ -67,12 +67,12 @@ def _earlier(config, directory: RunDirectory, since: int | None) -> tuple[bool, 
 def _begin(config, directory: RunDirectory, stacks: list, env: dict, anew: bool) -> dict:
     """Make the folder that of this session; returns the content of the checkpoint that it goes on from."""
     directory.forget(everything=anew)
-    kept = NOTHING
     try:
         kept = directory.load_checkpoint() or NOTHING
-        if [stack["seeds"] for stack in kept["finished"]] != [list(seeds) for seeds in stacks[: len(kept["finished"])]]:
+        _, finished = kept["current"], [stack["seeds"] for stack in kept["finished"]]
+        if finished != [list(seeds) for seeds in stacks[: len(finished)]]:
             raise Unfit("of another version")
-    except (Unfit, TypeError, KeyError) as error:
+    except (Unfit, TypeError, LookupError) as error:
         directory.set_aside(error if isinstance(error, Unfit) else Unfit("of another version"))
         kept = NOTHING
     directory.start(config, env)
