@@ -23,7 +23,7 @@ def workers(root: Path, count: int) -> dict:
         victims = []
         while process.poll() is None and not victims:
             if list(output.glob("*/checkpoint.pt")):
-                victims = holders(output)
+                victims = [pid for pid in holders(output) if pid != process.pid]
             time.sleep(0.01)
         assert not list(output.glob("*/result.json"))
         for victim in victims[:1]:
