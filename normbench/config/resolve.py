@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.files import choices, flatten
 from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_keys
-from normbench.config.sizes import IMAGES, samples_per_epoch, train_images
+from normbench.config.sizes import IMAGES, MOST_SEED, samples_per_epoch, train_images
 from normbench.errors import InputError, UserError, choices_text
 from normbench.facts import facts_of
 
@@ -23,11 +23,13 @@ def resolve(config: DictConfig, processes: int = 1) -> DictConfig:
     which every key has settled (normbench.config.keys), less what an experiment file says about its study; resolving
     it again changes nothing. Whether the network can be built shows normbench.tasks.build. Raises InputError.
     """
-    config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
     try:
-        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:  # an interpolation that the user wrote
+        config = OmegaConf.masked_copy(config, [key for key in config if key not in OF_A_STUDY])
+        config = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:  # an interpolation that the user wrote, or ???
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError("the configuration: an interpolation ${…} stands for itself") from None
     keys = KEYS | method_keys(_chosen(config, "norm")) | measure_keys(_chosen(config, "measure"))
     keys |= model_keys(_chosen(config, "model"))
     leaves = flatten(config)
@@ -53,6 +55,8 @@ def _chosen(config, group: str) -> str:
 
 def _check_keys(leaves: dict[str, object], keys: dict[str, Key]) -> None:
     for name, value in leaves.items():
+        if section := next((known for known in keys if name.startswith(f"{known}.")), None):
+            raise InputError(section, "{…}", f"is no section with keys, but one value: {keys[section].check({})}")
         if name not in keys:
             raise InputError(name, value, f"unknown key; {choices_text(name, keys)}")
         if wrong := keys[name].check(value):
@@ -73,6 +77,9 @@ def _check_data(config) -> None:
         )
     if (data.test_size or 1) > test:
         raise InputError("data.test_size", data.test_size, f"{data.name} has {test} test images, or null")
+    if config.seed > MOST_SEED - config.replicates:
+        highest = MOST_SEED - config.replicates
+        raise InputError("seed", config.seed, f"must be at most {highest} with replicates={config.replicates}")
     if config.batch_size > train_images(config):
         raise InputError("batch_size", config.batch_size, f"the training split has {train_images(config)} images")
     total = config.epochs * samples_per_epoch(config)
@@ -85,6 +92,11 @@ def _check_batch(config, processes: int) -> None:
         raise InputError("batch_size", config.batch_size, f"must be divided by the {processes} processes that share it")
     if processes > 1 and config.evaluation.suggest_lr:
         raise InputError("evaluation.suggest_lr", True, "is for a single process")
+    for name in ("mixup", "cutmix"):
+        if config.batch_size // processes == 1 and config.augment[name] > 0:
+            raise InputError(
+                f"augment.{name}", config.augment[name], "mixes the images of a batch: needs batch_size ≥ 2"
+            )
     option, share = facts_of(config.norm.name).images_option, config.batch_size // processes
     if option is not None and (config.norm[option] < 1 or share % config.norm[option]):
         raise InputError(f"norm.{option}", config.norm[option], f"must divide batch_size={share}")

@@ -160,6 +160,7 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
             raise UserError(f"hydra/launcher={name}: torchrun's processes share one machine; leave the launcher out")
         kind = config.hydra.launcher._target_.rpartition(".")[2]
         task = watch.between(_in_turn(runs)) if inside else attempt
+        config.hydra.sweep.dir = os.path.expanduser(config.hydra.sweep.dir)
         with plainly(config.hydra.sweep.dir):
             Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         callbacks.on_multirun_start(config=config, config_name="config")
