@@ -12,6 +12,8 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from unittest import mock
 
+from small_runs import last_of_each
+
 ROOT = Path(__file__).resolve().parents[1]
 FORKSERVER = multiprocessing.get_context("forkserver")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -63,5 +65,5 @@ def _main(cwd, arguments, environment, outputs) -> None:
     os.environ.clear()
     os.environ |= {key: value for key, value in environment.items() if key != "NORMBENCH_COMMAND"}
     os.chdir(cwd)
-    sys.argv = ["normbench", *arguments]
+    sys.argv = ["normbench", *last_of_each(arguments)]
     sys.exit(main())

@@ -11,6 +11,7 @@ from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_ke
 from normbench.config.sizes import IMAGES, MOST_SEED, samples_per_epoch, train_images
 from normbench.errors import InputError, UserError, choices_text
 from normbench.facts import facts_of
+from normbench.words import typed
 
 # What an experiment file says beside the configuration of its runs.
 OF_A_STUDY = ("grids", "claims", "figure", "tunes", "looks", "validation_only", "exploratory")
@@ -56,7 +57,10 @@ def _chosen(config, group: str) -> str:
 def _check_keys(leaves: dict[str, object], keys: dict[str, Key]) -> None:
     for name, value in leaves.items():
         if section := next((known for known in keys if name.startswith(f"{known}.")), None):
-            raise InputError(section, "{…}", f"is no section with keys, but one value: {keys[section].check({})}")
+            given = {
+                leaf.removeprefix(f"{section}."): v for leaf, v in leaves.items() if leaf.startswith(f"{section}.")
+            }
+            raise InputError(section, typed(given), keys[section].check(given))
         if name not in keys:
             raise InputError(name, value, f"unknown key; {choices_text(name, keys)}")
         if wrong := keys[name].check(value):
