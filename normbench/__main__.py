@@ -1,9 +1,11 @@
 """`python -m normbench [-m] key=value …`: overrides in, runs out."""
 
+import io
 import os
 import shlex
 import signal
 import sys
+from contextlib import nullcontext, redirect_stderr
 
 from normbench.errors import UserError
 from normbench.processes import check_launched, first
@@ -52,10 +54,11 @@ def _main(command: list[str]) -> int:
     jobs, multirun, for_hydra = plan(overrides, arguments.multirun)
     if arguments.cfg or arguments.info:
         try:
-            _hydra(flags + overrides, lambda config: None)
+            with redirect_stderr(io.StringIO()) if arguments.package else nullcontext():
+                _hydra(flags + overrides, lambda config: None)
         except HydraException as error:
             raise UserError(" ".join(str(error).split())) from None
-        except SystemExit:  # Hydra's word for it has no name of ours before it
+        except SystemExit:  # Hydra's own word for it is not ours
             raise UserError(f"--package={arguments.package}: no section of the configuration") from None
         return 0
 

@@ -279,6 +279,7 @@ KEYS: dict[str, Key] = {
     )
 }
 
+FOLDERS = frozenset(key.name for key in KEYS.values() if key.settle is _folders)
 BY_MACHINE = frozenset(key.name for key in KEYS.values() if key.by_machine)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import hydras
 from normbench.config.files import GROUPS, check_experiment, choices, conf_dir, default_choices, flatten
+from normbench.config.keys import FOLDERS
 from normbench.errors import InputError, UserError, choices_text
 
 # Launcher of Hydra's → the extra of pyproject.toml that installs it.
@@ -62,6 +64,7 @@ def check_hydras(overrides: Iterable[str], multirun: bool) -> None:
 
 
 def _parse(override: str) -> Override:
+    override = _home(override)
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
@@ -73,10 +76,20 @@ def _parse(override: str) -> Override:
     return parsed
 
 
+def _home(override: str) -> str:
+    """`output=~/runs`, which Hydra's grammar does not take, with the home of the user: most shells leave the ~ here."""
+    key, _, value = override.partition("=")
+    if key.lstrip("+") not in FOLDERS or not value.startswith("~") or set(value) & set("\\\"',"):
+        return override
+    return f'{key}="{os.path.expanduser(value)}"'
+
+
 def _advice(override: str) -> str:
     """How to write an override that Hydra's grammar does not take: most often its value has to be quoted."""
     key, equals, value = override.partition("=")
     quoted = f'{key}="{value}"'
+    if "${" in value and value.count("{") != value.count("}"):
+        return "an interpolation begins with ${ and ends with }"
     if not (equals and value) or set(value) & set("\"'"):
         return "write key=value, like batch_size=2"
     try:

@@ -56,15 +56,19 @@ def _chosen(config, group: str) -> str:
 
 def _check_keys(leaves: dict[str, object], keys: dict[str, Key]) -> None:
     for name, value in leaves.items():
-        if section := next((known for known in keys if name.startswith(f"{known}.")), None):
-            given = {
-                leaf.removeprefix(f"{section}."): v for leaf, v in leaves.items() if leaf.startswith(f"{section}.")
-            }
-            raise InputError(section, typed(given), keys[section].check(given))
         if name not in keys:
+            _check_section(name, leaves, keys)
             raise InputError(name, value, f"unknown key; {choices_text(name, keys)}")
         if wrong := keys[name].check(value):
             raise InputError(name, value, wrong)
+
+
+def _check_section(name: str, leaves: dict[str, object], keys: dict[str, Key]) -> None:
+    """Raise InputError if a key that has one value was given keys of its own, `name` among them."""
+    if section := next((known for known in keys if name.startswith(f"{known}.")), None):
+        inside = {leaf.removeprefix(f"{section}."): leaf for leaf in leaves if leaf.startswith(f"{section}.")}
+        given = {inner: leaves[leaf] for inner, leaf in inside.items()}
+        raise InputError(section, typed(given), keys[section].check(given))
 
 
 def _check_data(config) -> None:

@@ -56,7 +56,8 @@ def load_arrays(root: str | os.PathLike) -> Arrays:
     Any number of processes may call this at once: one of them fetches, the others wait and read its cache. Progress is
     told on stderr.
 
-    A folder that cannot be written is read as it is, without a cache. Raises UserError if it has no images, or if no source can be read.
+    A folder that cannot be written is read as it is, without a cache. Raises UserError if it has no images, or if no
+    source can be read.
     """
     root = Path(root).expanduser()
     # What is wrong with the cache is said by the process that holds the lock, once.

@@ -5,6 +5,7 @@ import pytest
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.errors import InputError
+from normbench.tasks import build
 from normbench.tasks.build import check_network
 
 
@@ -25,7 +26,10 @@ def test_a_size_too_small_for_the_model_is_refused():
         check("model=vgg", "augment.resize=[[0,32],[0.3,4],[0.5,16]]")
 
 
-@pytest.mark.parametrize("optimizer, copies", [("optim=sgd", 3), ("optim=sgd optim.momentum=0", 2), ("optim=adamw", 4)])
+@pytest.mark.parametrize(
+    ("optimizer", "copies"),
+    [("optim=sgd", 3), ("optim=sgd optim.momentum=0 optim.nesterov=false", 2), ("optim=adamw", 4)],
+)
 @pytest.mark.parametrize("norm", ["batch", "weight_norm", "weight_standardization", "skipinit", "group"])
 def test_the_memory_told_is_that_of_the_network_built(norm, optimizer, copies, compose):
     config = resolve(compose("data=patterns", f"norm={norm}", "model.width=8", "device=cpu", *optimizer.split()))
