@@ -1,13 +1,14 @@
 """`python -m normbench [-m] key=value …`: overrides in, runs out."""
 
+import io
 import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 
 from normbench.errors import UserError
-from normbench.processes import first
+from normbench.processes import check_launched, first
 from normbench.terminal import any_terminal
 
 
@@ -15,11 +16,14 @@ def main() -> int:
     """Run what the command line says. Exit status: 0 done, 1 a run failed, 2 a mistake in the input, 128+n signal n."""
     command = sys.argv[1:]
     os.environ.setdefault("NORMBENCH_COMMAND", shlex.join(["python", "-m", "normbench", *command]))
+    placed = False  # whether torchrun's variables are known to say which process speaks
     try:
         with any_terminal():
+            check_launched()
+            placed = True
             return _main(command)
     except UserError as error:
-        if first():
+        if not placed or first():
             print(f"normbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the first run; a run under way writes its checkpoint first
@@ -34,12 +38,13 @@ def _main(command: list[str]) -> int:
     from hydra.errors import HydraException
 
     from normbench.cli import help_text, parse_flags
-    from normbench.config.overrides import normalize, plan
+    from normbench.config.overrides import check_hydras, check_once, normalize, plan
 
     arguments = parse_flags(command)
     if arguments.help:
         print(help_text())
         return 0
+    check_once(arguments.overrides)
     overrides = normalize(arguments.overrides)
     flags = [word for word in command if word not in arguments.overrides]
     if arguments.hydra_help or arguments.shell_completion:
@@ -49,11 +54,15 @@ def _main(command: list[str]) -> int:
     jobs, multirun, for_hydra = plan(overrides, arguments.multirun)
     if arguments.cfg or arguments.info:
         try:
-            _hydra(flags + overrides, lambda config: None)
+            with redirect_stderr(io.StringIO()) if arguments.package else nullcontext():
+                _hydra(flags + overrides, lambda config: None)
         except HydraException as error:
             raise UserError(" ".join(str(error).split())) from None
+        except SystemExit:  # Hydra's own word for it is not ours
+            raise UserError(f"--package={arguments.package}: no section of the configuration") from None
         return 0
 
+    check_hydras(for_hydra, multirun)
     from normbench.runs.forced import forced, since
     from normbench.runs.planned import at_work, check_networks, looks_of
     from normbench.runs.report import print_plan, print_run, print_sweep

@@ -127,9 +127,25 @@ def parse_flags(command: list[str]):
     for flag in ("--config-path", "--config-name", "--config-dir", "--experimental-rerun"):
         if getattr(arguments, flag.strip("-").replace("-", "_")) is not None:
             raise UserError(f"{flag}: normbench reads its own configuration files alone; set keys with key=value")
+    asked = arguments.cfg or arguments.info or arguments.hydra_help
+    for flag, given in (("--resolve", arguments.resolve), ("--package", arguments.package)):
+        if given and not arguments.cfg:
+            raise UserError(f"{flag}: says how --cfg prints; add --cfg job")
+    if arguments.shell_completion:
+        _check_completion(arguments.overrides)
+    if arguments.run and (arguments.multirun or asked):
+        raise UserError("--run: is one run, which is what there is without flags; leave it out")
+    if arguments.dry_run and (asked or arguments.shell_completion):
+        raise UserError("--dry-run: lists runs; --cfg, --info and the like print something else: leave one out")
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise UserError("--multirun: --cfg and --info show one configuration; leave it out")
     return arguments
+
+
+def _check_completion(overrides: list[str]) -> None:
+    words = [word.partition("=") for word in overrides]
+    if len(words) != 1 or words[0][0] not in ("install", "uninstall", "query") or not words[0][2]:
+        raise UserError("--shell-completion: add install=SHELL or uninstall=SHELL, where SHELL is bash, fish or zsh")
 
 
 def help_text() -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,12 +11,29 @@ from normbench.errors import UserError
 
 def first() -> bool:
     """Whether this process is the one that speaks: torchrun's first, or the only one."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return os.environ.get("RANK", "0") in ("", "0")
 
 
 def launched() -> int:
     """How many processes torchrun started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def check_launched() -> None:
+    """Raise UserError for variables of torchrun's that are not as it sets them, all together."""
+    given = {name: os.environ[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if name in os.environ}
+    for name, value in given.items():
+        if not re.fullmatch("[0-9]{1,6}", value) or (name == "WORLD_SIZE" and int(value) == 0):
+            raise UserError(f"{name}={value}: must be a number, as torchrun sets it; unset it to train in one process")
+    if "WORLD_SIZE" not in given and given:
+        name, value = next(iter(given.items()))
+        raise UserError(f"{name}={value}: WORLD_SIZE is missing; start with torchrun, or unset {name}")
+    count = launched()
+    for name in ("RANK", "LOCAL_RANK"):
+        if count > 1 and name not in given:
+            raise UserError(f"WORLD_SIZE={count}: {name} is missing; start with torchrun, or unset WORLD_SIZE")
+        if int(given.get(name, 0)) >= count:
+            raise UserError(f"{name}={given[name]}: must be below WORLD_SIZE={count}; start with torchrun")
 
 
 @dataclass(frozen=True)

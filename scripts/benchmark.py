@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from normbench.cli import CommandLine, one_line, whole
 from normbench.config.overrides import plan
 from normbench.config.resolve import resolve
+from normbench.config.sizes import MOST_THREADS
 from normbench.data import load_dataset
 from normbench.tasks import make_task
 from normbench.training.network import Network
@@ -29,7 +30,6 @@ from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
 
 WARM_UP = 5
-MOST_THREADS = 1024
 
 
 class PlainBlock(nn.Module):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from small_runs import TINY
+from small_runs import TINY, last_of_each
 from training_runs import SMALL, metrics
 
 from normbench import data
@@ -62,7 +62,7 @@ def popen():
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment.pop("NORMBENCH_COMMAND", None)
         return subprocess.Popen(
-            [sys.executable, "-m", "normbench", *arguments],
+            [sys.executable, "-m", "normbench", *last_of_each(arguments)],
             cwd=cwd,
             env=environment,
             stdout=subprocess.PIPE,

@@ -14,6 +14,8 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from unittest import mock
 
+from small_runs import last_of_each
+
 ROOT = Path(__file__).resolve().parents[1]
 FORKSERVER = multiprocessing.get_context("forkserver")
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -67,7 +69,7 @@ def _main(cwd, arguments, environment, outputs) -> None:
     os.chdir(cwd)
     if at := int(environment.get("KILL_AT", 0)):
         _killed_at(at)
-    sys.argv = ["normbench", *arguments]
+    sys.argv = ["normbench", *last_of_each(arguments)]
     sys.exit(main())
 
 

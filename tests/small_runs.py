@@ -28,3 +28,13 @@ MEASURED = (
 def without_times(row: dict) -> dict:
     """A row of metrics.csv, or an entry of result.json."""
     return {key: value for key, value in row.items() if key not in MEASURED}
+
+
+def last_of_each(words) -> list[str]:
+    """A command line in which no key is typed twice: of several values the last one, as of TINY and what follows it."""
+    last = {_key(word): word for word in words}
+    return [word for number, word in enumerate(words) if word == last[_key(word)] and word not in words[number + 1 :]]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+") if "=" in word and not word.startswith("-") else word

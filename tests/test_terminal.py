@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import last_of_each
 
 from normbench.__main__ import main
 from normbench.terminal import any_terminal
@@ -68,7 +69,8 @@ def test_a_sweep_goes_on_when_nobody_listens_any_more(tiny, tmp_path, monkeypatc
         reader, writer = os.pipe()
         os.close(reader)
         monkeypatch.setattr(sys, name, open(writer, "w"))  # noqa: SIM115 - until the end of the test
-    monkeypatch.setattr(sys, "argv", ["normbench", "-m", "seed=0,1", *tiny, "epochs=1", f"output={tmp_path}"])
+    typed = ["-m", "seed=0,1", *tiny, "epochs=1", f"output={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["normbench", *last_of_each(typed)])
     with pytest.raises(SystemExit, match="141"):
         main()
     results = [json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from forked import Forked
-from small_runs import TINY, without_times
+from small_runs import TINY, last_of_each, without_times
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -64,7 +64,7 @@ def forked(*overrides, output) -> Forked:
 def command(*overrides, output, launcher=("-m", "normbench")) -> subprocess.Popen:
     """A real process: `python -m normbench …`."""
     return subprocess.Popen(
-        [sys.executable, *launcher, *SMALL, f"output={output}", *overrides],
+        [sys.executable, *launcher, *last_of_each([*SMALL, f"output={output}", *overrides])],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -1,6 +1,5 @@
 """What a value may be: a check is a function that says what is wrong with a value, or None."""
 
-import math
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,22 +8,51 @@ from normbench.errors import choices_text
 
 Check = Callable[[object], str | None]
 
+MOST_FLOAT = (2 - 2**-23) * 2.0**127  # the largest number of float32
+LEAST_FLOAT = 2.0**-149  # the smallest above 0
+MOST_INTEGER = 2**63 - 1  # of torch's
+TOLD = 10  # a range of integers that is as short is told whatever is wrong
+
 
 def is_integer(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite number that float32 holds: none that becomes infinite there, or 0 without being 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return value == 0 or LEAST_FLOAT <= abs(value) <= MOST_FLOAT
 
 
-def integer(low: int, high: int | None = None) -> Check:
-    text = f"must be an integer ≥ {low}" if high is None else f"must be an integer from {low} to {high}"
-    return lambda v: None if is_integer(v) and v >= low and (high is None or v <= high) else text
+def integer(low: int, high: int = MOST_INTEGER) -> Check:
+    """Takes an integer from low to high, which a reader is told of where he gave one below or has to know it."""
+
+    def checked(v):
+        if is_integer(v) and low <= v <= high:
+            return None
+        beyond = is_integer(v) and v > high
+        return f"must be an integer from {low} to {high}" if beyond or high <= TOLD else f"must be an integer ≥ {low}"
+
+    return checked
 
 
 def number(test: Callable[[float], bool], words: str) -> Check:
-    return lambda v: None if is_number(v) and test(v) else f"must be a number {words}"
+    """Takes a number of float32 that passes a test. words: what it asks for, after `a number`."""
+
+    def checked(v):
+        if is_number(v) and test(v):
+            return None
+        return f"must be a number {words}{_in_float32(v)}"
+
+    return checked
+
+
+def _in_float32(v) -> str:
+    """What to say of a number that is one in float64 alone."""
+    if isinstance(v, int | float) and not isinstance(v, bool) and v == v and not is_number(v):
+        return f" that float32 holds, {LEAST_FLOAT:.2g} to {MOST_FLOAT:.2g} in size"
+    return ""
 
 
 def one_of(options) -> Check:
@@ -61,7 +89,7 @@ def either(word: str, check: Check) -> Check:
 
 
 def device_name(v) -> str | None:
-    if v in ("auto", "cpu", "cuda") or (isinstance(v, str) and v.startswith("cuda:") and v[5:].isdigit()):
+    if v in ("auto", "cpu", "cuda") or (isinstance(v, str) and re.fullmatch("cuda:[0-9]{1,4}", v)):
         return None
     return "choices: auto, cpu, cuda, cuda:N"
 
@@ -91,8 +119,12 @@ def two_betas(v) -> str | None:
 
 def tuned(v) -> str | None:
     """`tuned`, or `tuned*2`: the rate of a table, or a multiple of it."""
-    match = re.fullmatch(r"tuned(\*(\d+\.?\d*))?", v) if isinstance(v, str) else None
-    return None if match and (match[1] is None or float(match[2]) > 0) else "must be tuned or a multiple like tuned*0.5"
+    match = re.fullmatch(r"tuned(\*([0-9]+\.?[0-9]*))?", v) if isinstance(v, str) else None
+    return (
+        None
+        if match and (match[1] is None or POSITIVE(float(match[2])) is None)
+        else "must be tuned or a multiple like tuned*0.5"
+    )
 
 
 def any_of(*checks: Check) -> Check:
@@ -109,9 +141,18 @@ SHARE = number(lambda v: 0 <= v < 1, "from 0 to below 1")
 STRENGTH = number(lambda v: 0 <= v <= 10, "from 0 to 10")
 FACTOR = number(lambda v: 1e-9 <= v <= 1e9, "from 1e-9 to 1e9")  # float32 holds its squares
 
+MOST_OPTION = 2**31 - 1  # of a method, model or measurement; they know more of their own
+
+
+def _option(v) -> str | None:
+    if is_integer(v):
+        return None if abs(v) <= MOST_OPTION else f"must be an integer, at most {MOST_OPTION} in size"
+    return "must be an integer"
+
+
 BY_TYPE: dict[type, Check] = {
-    int: lambda v: None if is_integer(v) else "must be an integer",
-    float: lambda v: None if is_number(v) else "must be a number",
+    int: _option,
+    float: lambda v: None if is_number(v) else f"must be a number{_in_float32(v)}",
     bool: boolean,
     str: text,
     list: lambda v: None if isinstance(v, list) and all(map(is_number, v)) else "must be a list of numbers",

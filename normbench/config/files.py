@@ -1,18 +1,22 @@
 """The folder conf/: the groups and their choices, what each file says, and the comments in it that users read."""
 
+import itertools
+import math
 from functools import cache
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.values import Values
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, UserError, choices_text
 
 GROUPS = ("model", "norm", "data", "augment", "optim", "task", "measure", "experiment")
 # Where the head of an experiment file has the command and its time, before it says what the study is about.
 PRELUDE = ("@package", "python ", "make ", "(about ")
+MOST_NODES = 100_000  # values of an experiment file
 
 
 @cache
@@ -113,6 +117,55 @@ def study_file(name: str) -> DictConfig:
     if name not in study_names():
         raise InputError("study", name, f"neither a folder of runs nor a study; {choices_text(name, study_names())}")
     return OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml")
+
+
+def check_experiment(name: str) -> None:
+    """Raise UserError, which names the file, for an experiment file that is no mapping of keys, or damaged."""
+    path = conf_dir() / "experiment" / f"{name}.yaml"
+    try:
+        root = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: must be a mapping of keys to values")
+    if _nodes(root, {}) > MOST_NODES:
+        raise UserError(f"{path}: more than {MOST_NODES} values, aliases counted each time they stand for something")
+    try:
+        said = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    for where, grids in (
+        ("hydra.sweeper.params", [_get(said, "hydra.sweeper.params")]),
+        ("grids", _get(said, "grids")),
+    ):
+        given = [] if grids is None else grids
+        if not isinstance(given, list | ListConfig) or any(g is not None and not _is_grid(g) for g in given):
+            raise UserError(f"{path}: {where}: must have keys and their values, like batch_size: 2,8")
+
+
+def _get(said: DictConfig, key: str):
+    try:
+        return OmegaConf.select(said, key)
+    except OmegaConfBaseException:  # something on its way is no mapping, which Hydra says
+        return None
+
+
+def _is_grid(grid) -> bool:
+    return isinstance(grid, DictConfig) and not any(isinstance(v, DictConfig | ListConfig) for v in grid.values())
+
+
+def _nodes(node, known: dict[int, float]) -> float:
+    """How many values a node of YAML stands for, aliases followed; infinitely many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        parts = itertools.chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
+        known[id(node)] = 1 + sum(_nodes(part, known) for part in parts)
+    return known[id(node)]
 
 
 def study_title(name: str) -> str:

@@ -5,10 +5,13 @@ keep their names. Its default must then never change.
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
+
+from omegaconf import ListConfig
 
 from normbench.config.checks import (
     FACTOR,
@@ -36,7 +39,17 @@ from normbench.config.checks import (
 from normbench.config.files import choice_config, choices, flatten
 from normbench.config.machine import settle_device
 from normbench.config.rates import tuned_rate
-from normbench.config.sizes import IMAGES, LABELS, samples_per_epoch
+from normbench.config.sizes import (
+    IMAGES,
+    LABELS,
+    MOST_EPOCHS,
+    MOST_IMAGES,
+    MOST_REPLICATES,
+    MOST_SEED,
+    MOST_THREADS,
+    MOST_WIDTH,
+    samples_per_epoch,
+)
 from normbench.config.values import Values, value_at
 from normbench.facts import facts_of
 
@@ -138,6 +151,13 @@ def _momentum(value, config, processes):
     return 1 - 0.9 ** (images / 128)
 
 
+def _folders(value, config, processes):
+    """`~` is the home of the user, whoever reads the folder's name."""
+    if isinstance(value, ListConfig | list):
+        return [_folders(folder, config, processes) for folder in value]
+    return os.path.expanduser(value) if value else value
+
+
 # --- The keys, in the order in which they settle. ---------------------------------------------------------------------
 
 
@@ -150,16 +170,16 @@ _never = partial(Key, identity="never")
 KEYS: dict[str, Key] = {
     key.name: key
     for key in (
-        Key("batch_size", integer(1), named=False),
-        Key("epochs", integer(1)),
-        Key("seed", integer(0), named=False),
-        Key("replicates", integer(1), named=False),
+        Key("batch_size", integer(1, MOST_IMAGES), named=False),
+        Key("epochs", integer(1, MOST_EPOCHS)),
+        Key("seed", integer(0, MOST_SEED), named=False),
+        Key("replicates", integer(1, MOST_REPLICATES), named=False),
         Key("lr_scaling", one_of(("linear", "sqrt", "none"))),
         _never("study", optional(text)),
         _never("device", device_name, settle=lambda v, *_: settle_device(v), by_machine=True),
         Key(
             "stack",
-            either("auto", integer(1)),
+            either("auto", integer(1, MOST_REPLICATES)),
             follows=_stack,
             settle=lambda v, config, _: min(v, config.replicates),
             by_machine=True,
@@ -173,14 +193,14 @@ KEYS: dict[str, Key] = {
             named=False,
         ),
         _never("deterministic", boolean),
-        _never("threads", integer(0)),
-        _never("output", text),
+        _never("threads", integer(0, MOST_THREADS)),
+        _never("output", text, settle=_folders),
         _never("force", boolean),
-        _never("reuse", optional(folders)),
+        _never("reuse", optional(folders), settle=_folders),
         _never("checkpoint_seconds", NOT_NEGATIVE),
         Key("model.name", _choice_of("model")),
-        Key("model.width", integer(1)),
-        Key("model.depth", integer(1)),
+        Key("model.width", integer(1, MOST_WIDTH)),
+        Key("model.depth", integer(1, MOST_WIDTH)),
         Key("model.shortcut", one_of(SHORTCUTS), "unless_default"),
         Key("model.norm_position", one_of(NORM_POSITIONS), "unless_default"),
         Key("model.activation", one_of(ACTIVATIONS)),
@@ -189,11 +209,11 @@ KEYS: dict[str, Key] = {
         Key("model.zero_init_residual", boolean),
         Key("norm.name", _choice_of("norm")),
         Key("data.name", one_of(IMAGES)),
-        _never("data.root", optional(text)),
+        _never("data.root", optional(text), settle=_folders),
         Key("data.val_size", integer(1)),
         Key("data.train_size", optional(integer(1))),
         Key("data.test_size", optional(integer(1))),
-        Key("data.split_seed", integer(0)),
+        Key("data.split_seed", integer(0, MOST_SEED)),
         Key("data.input", one_of(INPUTS)),
         Key("data.labels", one_of(LABELS)),
         Key("data.label_noise", SHARE),
@@ -222,7 +242,7 @@ KEYS: dict[str, Key] = {
         Key("augment.tta_average", one_of(("logits", "probabilities")), moot=_without("augment.tta", "logits")),
         Key("optim.name", _choice_of("optim")),
         Key("optim.lr", any_of(POSITIVE, tuned), settle=_rate),
-        _never("optim.rates", text),
+        _never("optim.rates", text, settle=_folders),
         Key("optim.momentum", SHARE),
         Key("optim.nesterov", boolean),
         Key("optim.betas", two_betas),
@@ -243,23 +263,24 @@ KEYS: dict[str, Key] = {
         Key("measure.name", _choice_of("measure"), "unless_default"),
         _never(
             "evaluation.batch_size",
-            either("auto", integer(1)),
+            either("auto", integer(1, MOST_IMAGES)),
             # On the CPU larger ones fall out of the cache.
             follows=lambda config: 200 if _on_cpu(config) else 5000,
             by_machine=True,
         ),
-        Key("evaluation.precise_images", integer(0)),
+        Key("evaluation.precise_images", integer(0, MOST_IMAGES)),
         Key("evaluation.precise_augment", boolean),
         Key("evaluation.target_acc", optional(number(lambda v: 0 < v <= 100, "above 0, at most 100"))),
         Key("evaluation.every_steps", optional(integer(1)), "unless_default"),
         Key("evaluation.suggest_lr", boolean),
         _never("logging.progress", one_of(("auto", "bar", "lines", "none"))),
         _never("logging.tensorboard", boolean),
-        _never("logging.histogram_epochs", integer(0)),
+        _never("logging.histogram_epochs", integer(0, MOST_EPOCHS)),
         _never("logging.grad_norm_steps", integer(1)),
     )
 }
 
+FOLDERS = frozenset(key.name for key in KEYS.values() if key.settle is _folders)
 BY_MACHINE = frozenset(key.name for key in KEYS.values() if key.by_machine)
 
 

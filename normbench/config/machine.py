@@ -3,6 +3,7 @@
 import ctypes
 import re
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,29 @@ def settle_device(device: str) -> str:
     if device.startswith("cuda:") and int(device[5:]) >= count:
         raise InputError("device", device, f"this machine has {count} CUDA devices")
     return device
+
+
+def memory(device: str) -> int | None:
+    """Bytes that a run may have at most: a CUDA device's own, else what is free here, swap too, and what a control
+    group allows; None where the machine does not tell."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
+        free = sum(int(lines[name].split()[0]) for name in ("MemAvailable", "SwapFree")) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+    return min([free, *_allowed()])
+
+
+def _allowed() -> list[int]:
+    """The limit of this process's control group (version 2, then 1), if it has one."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max": none
+            return [int(Path(path).read_text("utf-8"))]
+    return []
 
 
 def _asked_of_torch() -> int:

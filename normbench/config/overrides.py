@@ -1,8 +1,10 @@
 """Overrides as users type them, both spellings of each, to composed configurations: Hydra's side of the matter."""
 
 import itertools
+import math
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -10,21 +12,23 @@ from functools import cache, lru_cache
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from normbench.config.files import GROUPS, choices, conf_dir, default_choices, flatten
-from normbench.config.values import Values, plain, value_at
+from normbench.config import hydras
+from normbench.config.files import GROUPS, check_experiment, choices, conf_dir, default_choices, flatten
+from normbench.config.keys import FOLDERS
+from normbench.config.values import STANDS_IN, Values, plain, value_at
 from normbench.errors import InputError, UserError, choices_text
 
 # Launcher of Hydra's → the extra of pyproject.toml that installs it.
 LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+MOST_RUNS = 100_000  # of a command: their configurations have to fit into memory
 
 WHOLE = re.compile(r"-?(0|[1-9]\d*)")  # an integer, as Hydra's grammar has it
-STANDS_IN = re.compile(r"\$\{|^\?\?\?$")  # what OmegaConf takes for another value, or for none
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,74 @@ def normalize(overrides: list[str]) -> list[str]:
     Raises UserError for what is no override, InputError for an unknown choice of a group.
     """
     parsed = [_parse(override) for override in overrides]
+    count = math.prod(_count(override) for override in parsed)
+    if count > MOST_RUNS:
+        raise UserError(f"{' '.join(overrides)}: {count} runs; at most {MOST_RUNS} a command")
     # experiment=null is the default, for which Hydra has no word.
     return [_spelling(o) for o in parsed if not (o.key_or_group == "experiment" and values(o) == ["null"])]
 
 
+def check_once(overrides: Iterable[str]) -> None:
+    """Raise UserError for a key that is typed twice, in whichever spelling."""
+    seen = {}
+    for override in overrides:
+        key = _parse(override).key_or_group
+        if key in seen:
+            raise UserError(f"{override}: {key} is given twice, {seen[key]} before; leave one of them out")
+        seen[key] = override
+
+
+def check_hydras(overrides: Iterable[str], multirun: bool) -> None:
+    """Raise UserError for an override that only a sweep would heed, where there is none."""
+    if not multirun:
+        hydras.require_sweep({_parse(override).key_or_group: override for override in overrides})
+
+
 def _parse(override: str) -> Override:
+    override = _home(override)
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         parsed = None
     if parsed is None or not parsed.key_or_group or parsed.package is not None:
-        raise UserError(f"{override}: not understood; write key=value, like batch_size=2 (see --help)")
+        raise UserError(f"{override}: not understood; {_advice(override)} (see --help)")
+    if parsed.is_sweep_override() and isinstance(parsed.value(), IntervalSweep):
+        raise UserError(f"{override}: an interval is no list of values; write them as range(0,10,2) or 0.1,0.2")
     return parsed
+
+
+def _home(override: str) -> str:
+    """`output=~/runs`, which Hydra's grammar does not take, with the home of the user: most shells leave the ~ here."""
+    key, _, value = override.partition("=")
+    if key.lstrip("+") not in FOLDERS or not value.startswith("~") or set(value) & set("\\\"',"):
+        return override
+    return f'{key}="{os.path.expanduser(value)}"'
+
+
+def _advice(override: str) -> str:
+    """How to write an override that Hydra's grammar does not take: most often its value has to be quoted."""
+    key, equals, value = override.partition("=")
+    quoted = f'{key}="{value}"'
+    if "${" in value and value.count("{") != value.count("}"):
+        return "an interpolation begins with ${ and ends with }"
+    if not (equals and value) or set(value) & set("\"'"):
+        return "write key=value, like batch_size=2"
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return "write key=value, like batch_size=2"
+    return f"write key=value, and quote the value: '{quoted}'"
+
+
+def _count(override: Override) -> int:
+    """How many values an override has: those of a range are counted without making them."""
+    given = override.value()
+    if isinstance(given, RangeSweep):
+        try:
+            return max(0, math.ceil((given.stop - given.start) / given.step)) or len(values(override))
+        except ZeroDivisionError:
+            return len(values(override))
+    return 1 if override.is_delete() else len(values(override))
 
 
 def _spelling(override: Override) -> str:
@@ -60,7 +120,11 @@ def _spelling(override: Override) -> str:
     if key == "hydra/launcher":
         for value in values(override):
             _check_launcher(value)
+    for value in () if override.is_delete() else values(override):
+        if value == "???":
+            raise InputError(key, value, "stands for a value that is missing; give it one")
     if _is_hydras(key):
+        hydras.refuse(key, line, "" if override.is_delete() else values(override)[0])
         return line
     if override.is_delete():
         raise UserError(f"{line}: keys cannot be deleted")
@@ -70,6 +134,8 @@ def _spelling(override: Override) -> str:
                 raise InputError(key, value, f"unknown {_noun(key)}; {choices_text(value, choices(key))}")
         if key == "experiment" and len(values(override)) > 1:
             raise InputError(key, ",".join(values(override)), "one experiment a command; each has a grid of its own")
+        if key == "experiment":
+            check_experiment(values(override)[0])
     group, _, leaf = key.partition(".")
     if group in GROUPS and leaf == "name":
         raise InputError(key, values(override)[0], f"write {group}={values(override)[0]}")

@@ -10,10 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.files import choices, flatten
 from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_keys
-from normbench.config.sizes import IMAGES, samples_per_epoch, train_images
-from normbench.config.values import Values, plain
+from normbench.config.sizes import IMAGES, MOST_SEED, samples_per_epoch, train_images
+from normbench.config.values import STANDS_IN, Values, plain
 from normbench.errors import InputError, UserError, choices_text
 from normbench.facts import facts_of
+from normbench.words import typed
 
 # What an experiment file says beside the configuration of its runs.
 OF_A_STUDY = ("grids", "claims", "figure", "tunes", "looks", "validation_only", "exploratory")
@@ -48,12 +49,15 @@ def _interpolated(config) -> Values:
     if not isinstance(config, Values):
         config = Values(plain(config))
     config = Values({key: value for key, value in config.items() if key not in OF_A_STUDY})
-    if not any("${" in str(value) for value in flatten(config).values() if isinstance(value, str | list)):
+    if not any(STANDS_IN.search(str(value)) for value in flatten(config).values() if isinstance(value, str | list)):
         return config
     try:
-        return Values(OmegaConf.to_container(OmegaConf.create(plain(config)), resolve=True))
+        whole = OmegaConf.create(plain(config))
+        return Values(OmegaConf.to_container(whole, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:  # one that the user wrote
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError("the configuration: an interpolation ${…} stands for itself") from None
 
 
 @cache
@@ -73,9 +77,18 @@ def _chosen(config, group: str) -> str:
 def _check_keys(leaves: dict[str, object], keys: dict[str, Key]) -> None:
     for name, value in leaves.items():
         if name not in keys:
+            _check_section(name, leaves, keys)
             raise InputError(name, value, f"unknown key; {choices_text(name, keys)}")
         if wrong := keys[name].check(value):
             raise InputError(name, value, wrong)
+
+
+def _check_section(name: str, leaves: dict[str, object], keys: dict[str, Key]) -> None:
+    """Raise InputError if a key that has one value was given keys of its own, `name` among them."""
+    if section := next((known for known in keys if name.startswith(f"{known}.")), None):
+        inside = {leaf.removeprefix(f"{section}."): leaf for leaf in leaves if leaf.startswith(f"{section}.")}
+        given = {inner: leaves[leaf] for inner, leaf in inside.items()}
+        raise InputError(section, typed(given), keys[section].check(given))
 
 
 def _check_data(config) -> None:
@@ -92,6 +105,9 @@ def _check_data(config) -> None:
         )
     if (data.test_size or 1) > test:
         raise InputError("data.test_size", data.test_size, f"{data.name} has {test} test images, or null")
+    if config.seed > MOST_SEED - config.replicates:
+        highest = MOST_SEED - config.replicates
+        raise InputError("seed", config.seed, f"must be at most {highest} with replicates={config.replicates}")
     if config.batch_size > train_images(config):
         raise InputError("batch_size", config.batch_size, f"the training split has {train_images(config)} images")
     total = config.epochs * samples_per_epoch(config)
@@ -104,6 +120,11 @@ def _check_batch(config, processes: int) -> None:
         raise InputError("batch_size", config.batch_size, f"must be divided by the {processes} processes that share it")
     if processes > 1 and config.evaluation.suggest_lr:
         raise InputError("evaluation.suggest_lr", True, "is for a single process")
+    for name in ("mixup", "cutmix"):
+        if config.batch_size // processes == 1 and config.augment[name] > 0:
+            raise InputError(
+                f"augment.{name}", config.augment[name], "mixes the images of a batch: needs batch_size ≥ 2"
+            )
     option, share = facts_of(config.norm.name).images_option, config.batch_size // processes
     if option is not None and (config.norm[option] < 1 or share % config.norm[option]):
         raise InputError(f"norm.{option}", config.norm[option], f"must divide batch_size={share}")

@@ -4,6 +4,13 @@
 IMAGES = {"cifar10": (50_000, 10_000), "patterns": (6_000, 1_000)}
 # What is to be told, and among how many.
 LABELS = {"class": 10, "brightness": 2}
+# What no run comes near: a mistake rather than a wish.
+MOST_IMAGES = 1_000_000  # of a batch, or of the training images
+MOST_EPOCHS = 1_000_000
+MOST_REPLICATES = 100_000
+MOST_THREADS = 1024
+MOST_WIDTH = 100_000  # channels
+MOST_SEED = 2**63 - 1  # tables hold them as 64-bit integers
 PRECISE_BATCH = 200  # images per forward pass of the precise statistics: earlier layers normalize by these
 
 

@@ -3,9 +3,12 @@
 OmegaConf is at the border alone: Hydra composes with it, and config.yaml is written in its words.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+STANDS_IN = re.compile(r"\$\{|^\?\?\?$")  # a text that OmegaConf takes for another value, or for none
 
 
 class Values(Mapping):

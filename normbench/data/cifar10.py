@@ -56,7 +56,8 @@ def load_arrays(root: str | os.PathLike) -> Arrays:
     Any number of processes may call this at once: one of them fetches, the others wait and read its cache. Progress is
     told on stderr.
 
-    Raises UserError if `root` cannot be written, or if no source can be read.
+    A folder that cannot be written is read as it is, without a cache. Raises UserError if it has no images, or if no
+    source can be read.
     """
     root = Path(root).expanduser()
     # What is wrong with the cache is said by the process that holds the lock, once.
@@ -66,6 +67,9 @@ def load_arrays(root: str | os.PathLike) -> Arrays:
         root.mkdir(parents=True, exist_ok=True)
         lock = _locked(root / LOCK)
     except OSError as error:
+        for source in (from_folder, from_archive):  # read where they lie, in a folder that is for reading alone
+            with contextlib.suppress(Exception):
+                return _checked(source(root))
         raise UserError(
             f"data.root={root}: not a folder that can be written ({error.strerror or error}); name another one"
         ) from error

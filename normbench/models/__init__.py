@@ -18,7 +18,7 @@ from normbench.models.vgg import VGG
 from normbench.norms.factory import Layers
 from normbench.norms.plain import Conv2d, Linear
 
-__all__ = ["MODELS", "build_model", "draw_weights", "stack_states", "take_replicate"]
+__all__ = ["MODELS", "bare_model", "build_model", "draw_weights", "stack_states", "take_replicate"]
 
 MODELS: dict[str, Callable] = {
     **{f"resnet{depth}": partial(CifarResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
@@ -45,19 +45,24 @@ def build_model(
     seeds: integers or torch generators' seeds, one a replicate. init_scale: factor on He's standard deviation.
     Raises InputError, its key within `model` or `norm`.
     """
+    model = bare_model(name, layers, num_classes=num_classes, dropout=dropout, **options)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    draw_weights(model, generators, gain=_gain(layers.activation) * init_scale)
+    layers.method.initialize(model, generators)
+    return model.to(memory_format=torch.channels_last)
+
+
+def bare_model(name: str, layers: Layers, **options) -> nn.Module:
+    """The network before its weights are drawn, for all replicates of the factory. See build_model."""
     if name not in MODELS:
         raise InputError("model", name, f"unknown model; {choices_text(name, MODELS)}")
     if options.get("width", 1) < 1:
         raise InputError("model.width", options["width"], "must be an integer ≥ 1")
     try:
         with torch.random.fork_rng(devices=[]):  # the layers' own first draws are overwritten: leave no trace of them
-            model = MODELS[name](layers, num_classes=num_classes, dropout=dropout, **options)
+            return MODELS[name](layers, **options)
     except InputError as error:
         raise error if "." in error.key or error.key == "norm" else error.within("model") from None
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    draw_weights(model, generators, gain=_gain(layers.activation) * init_scale)
-    layers.method.initialize(model, generators)
-    return model.to(memory_format=torch.channels_last)
 
 
 def _gain(activation: str) -> float:

@@ -126,12 +126,16 @@ def at_work(runs: list[Run]) -> list[Run]:
 # What no network, layer or measurement can fail for: runs that differ in nothing else are checked once.
 UNBUILT = {"seed", "epochs", "lr_scaling", "study", "output", "force", "reuse", "checkpoint_seconds", "threads"}
 UNBUILT_GROUPS = ("optim.", "logging.")
+BUILT = {"optim.name", "optim.momentum"}  # what the optimizer keeps of each weight needs memory
 
 
 def _built(config) -> str:
     """All of a configuration that its network, layers and measurement may depend on."""
-    leaves = flatten(config).items()
-    return str([leaf for leaf in leaves if leaf[0] not in UNBUILT and not leaf[0].startswith(UNBUILT_GROUPS)])
+
+    def counts(key: str) -> bool:
+        return key in BUILT or not (key in UNBUILT or key.startswith(UNBUILT_GROUPS))
+
+    return str([(key, value) for key, value in flatten(config).items() if counts(key)])
 
 
 def check_networks(runs: list[Run], since: int | None = None) -> None:

@@ -169,6 +169,7 @@ def _launch(
             raise UserError(f"hydra/launcher={name}: torchrun's processes share one machine; leave the launcher out")
         kind = config.hydra.launcher._target_.rpartition(".")[2]
         task = watch.between(_in_turn(runs, since)) if inside else partial(attempt, since=since)
+        config.hydra.sweep.dir = os.path.expanduser(config.hydra.sweep.dir)
         made(config.hydra.sweep.dir)
         callbacks.on_multirun_start(config=config, config_name="config")
         try:

@@ -6,10 +6,11 @@ from functools import cache
 import torch
 from omegaconf import OmegaConf
 
+from normbench.config.machine import memory
 from normbench.config.sizes import LABELS
-from normbench.config.values import to_yaml
+from normbench.config.values import to_yaml, value_at
 from normbench.errors import InputError
-from normbench.models import build_model
+from normbench.models import bare_model, build_model
 from normbench.norms import Layers
 
 SIZE = 32  # pixels, of images that no schedule resizes
@@ -22,17 +23,55 @@ def norm_options(config) -> dict:
 
 def make_model(config, seeds):
     """The network of a resolved configuration, a replicate a seed, on the CPU in float32. Raises InputError."""
-    options = {
-        key: value for key, value in config.model.items() if key not in ("name", "activation", "zero_init_residual")
-    }
-    layers = Layers(
+    options = _model_options(config)
+    return build_model(config.model.name, _layers(config, len(seeds)), seeds, **options)
+
+
+def _model_options(config) -> dict:
+    own = {key: value for key, value in config.model.items() if key not in ("name", "activation", "zero_init_residual")}
+    return own | {"num_classes": LABELS[config.data.labels]}
+
+
+def _layers(config, replicates: int) -> Layers:
+    return Layers(
         config.norm.name,
         norm_options(config),
-        replicates=len(seeds),
+        replicates=replicates,
         activation=config.model.activation,
         zero_init_residual=config.model.zero_init_residual,
     )
-    return build_model(config.model.name, layers, seeds, num_classes=LABELS[config.data.labels], **options)
+
+
+def memory_of(config) -> int:
+    """Bytes that the weights of a replicate take in training: with their gradients and the optimizer's state.
+
+    Nothing is allocated for it. Raises InputError as make_model does.
+    """
+    options = _model_options(config)
+    options.pop("init_scale")
+    with torch.device("meta"), of_the_method(config):
+        model = bare_model(config.model.name, _layers(config, 1), **options)
+    copies = 2 + (2 if config.optim.name == "adamw" else int(config.optim.momentum > 0))
+    size = 8 if config.precision == "float64" else 4
+    return sum(parameter.numel() for parameter in model.parameters()) * size * copies
+
+
+def check_memory(config) -> None:
+    """Raise InputError for networks whose weights alone the machine cannot hold. config: resolved."""
+    each, there = memory_of(config), memory(config.device)
+    if there is None or each * config.stack <= there:
+        return
+    key, count = ("model.width", 1) if each > there else ("stack", config.stack)
+    words = f"{count} network{'s' * (count > 1)} with gradients and optimizer take"
+    raise InputError(
+        key,
+        value_at(config, key),
+        f"{words} {_gib(each * count)}, {config.device} has {_gib(there)}; lower {key}",
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def check_network(config, processes: int = 1) -> None:
@@ -41,6 +80,7 @@ def check_network(config, processes: int = 1) -> None:
     processes: how many share each batch. Options out of range and statistics of a single value end in an InputError,
     and so does the smallest size of progressive resizing if the network cannot take it.
     """
+    check_memory(config)
     sizes = {size for _, size in config.augment.resize or []} | {SIZE}
     for size in (SIZE, min(sizes)):  # what is wrong with the model alone, then what a small size adds
         batch = min(config.batch_size // processes, 2)

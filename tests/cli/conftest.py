@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import TINY
+from small_runs import TINY, last_of_each
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,13 +16,14 @@ def command(monkeypatch, capfd, tmp_path):
     from normbench.__main__ import main
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments):
         for name in ("NORMBENCH_COMMAND", "HYDRA_FULL_ERROR"):  # main sets them: undone after the test
             monkeypatch.setenv(name, "")
             monkeypatch.delenv(name)
-        monkeypatch.setattr(sys, "argv", ["normbench", *arguments])
+        monkeypatch.setattr(sys, "argv", ["normbench", *last_of_each(arguments)])
         capfd.readouterr()
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
@@ -45,7 +46,7 @@ def process(tmp_path):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment.pop("NORMBENCH_COMMAND", None)
         return subprocess.run(
-            [sys.executable, "-m", "normbench", *arguments],
+            [sys.executable, "-m", "normbench", *last_of_each(arguments)],
             **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 120} | options,
         )
 
@@ -55,4 +56,4 @@ def process(tmp_path):
 @pytest.fixture
 def tiny():
     """Overrides of a run that takes a fraction of a second."""
-    return [*TINY, "epochs=1", "logging.tensorboard=false"]
+    return last_of_each([*TINY, "epochs=1", "logging.tensorboard=false"])

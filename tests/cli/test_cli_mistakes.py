@@ -44,11 +44,11 @@ MISTAKES = {
     "optim.lrr=0.1": ["optim.lrr=0.1", "did you mean optim.lr?"],
     "optim=adamw optim.momentum=0.9": ["optim.momentum=0.9", "optim=adamw", "optim.betas"],
     "model.depth=11": ["model.depth=11", "model=resnet8 has no such key", "model.width"],
-    "model=resnet8 model=vgg model.foo=1": ["model.foo=1", "model=vgg", "model.depth"],
+    "model=vgg model.foo=1": ["model.foo=1", "model=vgg", "model.depth"],
     "data.sise=3": ["data.sise=3", "data.train_size"],
     "evaluation.batch=3": ["evaluation.batch=3", "did you mean evaluation.batch_size?", "evaluation.precise_images"],
     "logging.foo=1": ["logging.foo=1", "logging.tensorboard"],
-    "batch_size={a:1}": ["batch_size.a=1", "did you mean batch_size?"],
+    "batch_size={a:1}": ["batch_size={a: 1}", "integer"],
     "batch_size.x=1": ["batch_size.x=1", "did you mean batch_size"],
     "evaluation=3": ["evaluation=3", "evaluation.batch_size"],
     "norm.name=group": ["norm.name=group", "write norm=group"],
@@ -135,7 +135,50 @@ MISTAKES = {
     "--cfg job batchsize=2": ["batchsize=2", "did you mean batch_size"],
     "--cfg job experiment=demo norm=batch,group": ["norm=batch,group"],
     "data.root=${nope}": ["data.root", "nope"],
+    # a value that is none
+    "batch_size=???": ["batch_size=???", "missing"],
+    "output=???": ["output=???", "missing"],
+    "-m norm.momentum=0.1,???": ["norm.momentum=???", "missing"],
+    "seed=interval(0,1)": ["seed=interval(0,1)", "interval", "range"],
+    "-m optim.lr=interval(0,1)": ["optim.lr=interval(0,1)", "interval"],
+    "-m seed=range(0,1000000000)": ["seed=range(0,1000000000)", "1000000000 runs", "at most"],
+    "epochs=${norm}": ["epochs={name: batch", "integer"],
+    "epochs=${oc.env:NOT_THERE}": ["epochs", "NOT_THERE"],
+    "epochs=${a.b": ["epochs=${a.b", "ends with }"],
+    "epochs=${epochs}": ["epochs", "ecursive"],
+    # beyond what numbers hold, or machines
+    "norm=skipinit norm.initial=1e39": ["norm.initial=1e+39", "float32", "3.4e+38"],
+    "norm.eps=1e-50": ["norm.eps=1e-50", "float32"],
+    "optim.milestones=[1e-50]": ["optim.milestones=[1e-50]", "between 0 and 1"],
+    "threads=2147483648": ["threads=2147483648", "from 0 to 1024"],
+    "evaluation.batch_size=99999999999999999999": ["evaluation.batch_size=", "to 1000000", "auto"],
+    "epochs=1000000000000000000000": ["epochs=1000000000000000000000", "to 1000000"],
+    "seed=9223372036854775806 replicates=2": ["seed=9223372036854775806", "replicates=2"],
+    "data=patterns model.width=100000": ["model.width=100000", "GiB", "cpu has", "lower model.width"],
+    # nothing to mix
+    "norm=group batch_size=1 augment=mixup": ["augment.mixup=0.2", "batch_size"],
+    "norm=group batch_size=1 augment=cutmix": ["augment.cutmix=1", "batch_size"],
+    # what Hydra's grammar does not take unquoted
+    "output=ünï": ["output=ünï", """'output="ünï"'"""],
+    "output=a(b": ["output=a(b", """'output="a(b"'"""],
+    "study=[bold]x": ["study=[bold]x", """'study="[bold]x"'"""],
+    # flags that do nothing alone
+    "--shell-completion": ["--shell-completion", "install=", "bash"],
+    "--shell-completion install=": ["--shell-completion"],
+    "--resolve": ["--resolve", "--cfg job"],
+    "--package norm": ["--package", "--cfg job"],
+    "--cfg job --package nrom": ["--package=nrom"],
+    "--dry-run --cfg job": ["--dry-run"],
     # what is Hydra's
+    "hydra/launcher=basic": ["hydra/launcher=basic", "add -m"],
+    "hydra.launcher.n_jobs=2": ["hydra.launcher.n_jobs", "n_jobs=2"],
+    "hydra.sweep.dir=x": ["hydra.sweep.dir=x", "add -m"],
+    "hydra.run.dir=x": ["hydra.run.dir=x", "`output`"],
+    "-m hydra.sweep.subdir=x": ["hydra.sweep.subdir=x", "`output`"],
+    "hydra.job.chdir=true": ["hydra.job.chdir=true", "folder"],
+    "-m hydra.job.chdir=true": ["hydra.job.chdir=true", "folder"],
+    "-m hydra.sweeper.params.batch_size=2,4": ["hydra.sweeper.params.batch_size=2,4", "-m batch_size=2,8"],
+    "hydra.searchpath=[x]": ["hydra.searchpath=[x]", "configuration files"],
     "hydra.foo=3": ["hydra.foo"],
     "-m hydra.foo=3 seed=0,1": ["hydra.foo"],
     "-m hydra/launcher=foo seed=0,1": ["foo", "basic"],
@@ -233,7 +276,8 @@ def test_ctrl_c_before_a_run_ends_quietly(command, monkeypatch):
 
 
 def test_only_the_first_process_tells(command, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert command("norm=gruop") == (2, "", "")
 
 
@@ -244,3 +288,86 @@ def test_arguments_reach_main_through_sys_argv(monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["normbench", "norm=x"])
     assert __main__.main() == 2
     assert "norm=x" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ("WORLD_SIZE=", ["WORLD_SIZE=:", "number"]),
+        ("WORLD_SIZE=two", ["WORLD_SIZE=two", "number"]),
+        ("WORLD_SIZE=0 RANK=0 LOCAL_RANK=0", ["WORLD_SIZE=0", "number"]),
+        ("WORLD_SIZE=2", ["RANK is missing"]),
+        ("RANK=1", ["RANK=1", "WORLD_SIZE is missing"]),
+        ("WORLD_SIZE=2 RANK=1", ["LOCAL_RANK is missing"]),
+        ("WORLD_SIZE=2 RANK=5 LOCAL_RANK=0", ["RANK=5", "below WORLD_SIZE=2"]),
+        ("WORLD_SIZE=2 RANK=-1 LOCAL_RANK=0", ["RANK=-1", "number"]),
+    ],
+)
+def test_variables_that_torchrun_does_not_set_so_are_told(variables, words, command, monkeypatch):
+    for word in variables.split(" "):
+        monkeypatch.setenv(*word.split("="))
+    status, out, err = command("data=patterns", "--dry-run")
+    assert (status, out) == (2, "")
+    assert_one_line(err, words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["batch_size=2", "batch_size=4"], ["batch_size=4", "given twice", "batch_size=2"]),
+        (["norm=batch", "+norm=group"], ["+norm=group", "given twice", "norm=batch"]),
+        (["-m", "++seed=0,1", "seed=2"], ["seed=2", "given twice"]),
+    ],
+)
+def test_a_key_typed_twice_is_told(typed, words, monkeypatch, capfd):
+    from normbench import __main__
+
+    monkeypatch.setenv("NORMBENCH_COMMAND", "")
+    monkeypatch.setattr(sys, "argv", ["normbench", *typed])
+    assert __main__.main() == 2
+    assert_one_line(capfd.readouterr().err, words)
+
+
+def test_a_home_is_found_in_every_folder_key(command, tiny, tmp_path, monkeypatch):
+    """`~`, quoted or not after `=` in most shells, is the user's home, for a run as for a sweep."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for sweep in ([], ["-m"]):
+        status, _, err = command(*sweep, *tiny, "output=~/runs", "reuse=null", "data.root=~/data")
+        assert status == 0, err
+    [run] = (tmp_path / "home" / "runs").iterdir()
+    assert f"root: {tmp_path}/home/data" in (run / "config.yaml").read_text("utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+BOMB = "\n".join(["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [", ["no YAML"]),
+        (b"\t- :", ["no YAML"]),
+        (b"- 1\n- 2\n", ["mapping"]),
+        (b"word", ["mapping"]),
+        (b"", ["mapping"]),
+        (BOMB.encode(), ["100000 values"]),
+        (b"a: &a [*a]", ["100000 values"]),
+        ("study: Größe".encode("latin-1"), ["UTF-8"]),
+        (b"study: a\nstudy: b\n", ["duplicate"]),
+        (b"hydra: {sweeper: {params: [1]}}", ["hydra.sweeper.params"]),
+        (b"hydra: {sweeper: {params: {seed: {a: 1}}}}", ["hydra.sweeper.params"]),
+        (b"grids: {seed: 1}", ["grids"]),
+        (b"grids: [[1]]", ["grids"]),
+    ],
+)
+def test_an_experiment_file_that_is_none_is_told_by_its_name(content, words, tmp_path, monkeypatch):
+    from normbench.config import files
+    from normbench.errors import UserError
+
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(content)
+    monkeypatch.setattr(files, "conf_dir", lambda: tmp_path)
+    with pytest.raises(UserError) as told:
+        files.check_experiment("mine")
+    assert str(told.value).startswith(f"{tmp_path}/experiment/mine.yaml: ")
+    assert_one_line(f"normbench: {told.value}\n", words)

@@ -415,3 +415,17 @@ def test_real_data_has_the_published_moments_and_balanced_classes(cifar10_root, 
     assert real["train_labels"][:5].tolist() == [6, 9, 9, 4, 1]
     assert real["test_images"][0, 0, 0].tolist() == [158, 112, 49]
     assert real["test_labels"][:5].tolist() == [3, 8, 8, 0, 6]
+
+
+def test_a_folder_for_reading_alone_is_read_where_it_lies(arrays, tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / cifar10.FOLDER).mkdir()
+    monkeypatch.setattr(cifar10, "_read_batches", lambda root, download: arrays)
+    monkeypatch.setattr(cifar10, "_locked", refused)
+    assert_same(cifar10.load_arrays(tmp_path), arrays)
+    assert [path.name for path in tmp_path.iterdir()] == [cifar10.FOLDER]
+    (tmp_path / cifar10.FOLDER).rmdir()
+    with pytest.raises(UserError, match="not a folder that can be written"):
+        cifar10.load_arrays(tmp_path)

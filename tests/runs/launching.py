@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from forked import Forked
-from small_runs import TINY, without_times
+from small_runs import TINY, last_of_each, without_times
 
 from normbench.config.overrides import normalize, plan
 from normbench.runs.planned import runs_of
@@ -35,7 +35,7 @@ class Sweep:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "NORMBENCH_"))}
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "normbench", "-m", *SMALL, f"output={output}", *overrides],
+                [sys.executable, "-m", "normbench", "-m", *last_of_each([*SMALL, f"output={output}", *overrides])],
                 cwd=ROOT,
                 env=inherited | environment,
                 stdout=log,

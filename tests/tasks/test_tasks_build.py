@@ -5,6 +5,7 @@ import pytest
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.errors import InputError
+from normbench.tasks import build
 from normbench.tasks.build import check_network
 
 
@@ -23,3 +24,26 @@ def test_a_size_too_small_for_the_model_is_refused():
         check("model=vgg", "batch_size=1", small)
     with pytest.raises(InputError, match=r"^augment.resize=4: too small for model=vgg, norm=batch \("):
         check("model=vgg", "augment.resize=[[0,32],[0.3,4],[0.5,16]]")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "copies"),
+    [("optim=sgd", 3), ("optim=sgd optim.momentum=0 optim.nesterov=false", 2), ("optim=adamw", 4)],
+)
+@pytest.mark.parametrize("norm", ["batch", "weight_norm", "weight_standardization", "skipinit", "group"])
+def test_the_memory_told_is_that_of_the_network_built(norm, optimizer, copies, compose):
+    config = resolve(compose("data=patterns", f"norm={norm}", "model.width=8", "device=cpu", *optimizer.split()))
+    numbers = sum(parameter.numel() for parameter in build.make_model(config, [0]).parameters())
+    assert build.memory_of(config) == 4 * copies * numbers
+
+
+def test_a_stack_beyond_memory_is_refused_and_one_within_is_not(compose, monkeypatch):
+    config = resolve(compose("data=patterns", "model.width=8", "device=cpu", "replicates=4", "stack=4"))
+    each = build.memory_of(config)
+    monkeypatch.setattr(build, "memory", lambda device: 4 * each)
+    build.check_memory(config)
+    monkeypatch.setattr(build, "memory", lambda device: 4 * each - 1)
+    with pytest.raises(InputError, match=r"^stack=4: 4 networks .* lower stack$"):
+        build.check_memory(config)
+    monkeypatch.setattr(build, "memory", lambda device: None)
+    build.check_memory(config)
