@@ -120,6 +120,7 @@ class Board:
                 self.file.add(summary=summary)
             for key, value in means.items():
                 self._scalar(key, value, 0)
+            self.file.flush()  # before result.json says that nothing is left to do
 
     def close(self) -> None:
         with plainly(self.path):

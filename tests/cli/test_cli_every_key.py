@@ -9,6 +9,7 @@ from normbench.config.files import default_leaves
 from normbench.config.keys import KEYS, method_keys, model_keys
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
+from normbench.config.values import plain
 from normbench.errors import UserError
 
 HUGE = 10**400
@@ -69,7 +70,7 @@ def allowed(key, name, default) -> bool:
 @pytest.fixture(scope="module")
 def composed():
     """A composed configuration of no data."""
-    return plan(normalize(["data=patterns", "device=cpu"]), False)[0][0].config
+    return OmegaConf.create(plain(plan(normalize(["data=patterns", "device=cpu"]), False)[0][0].config))
 
 
 KEYS_TRIED = KEYS | method_keys("batch") | method_keys("skipinit") | model_keys("resnet8")
