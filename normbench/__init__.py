@@ -11,10 +11,12 @@ def run(*overrides: str) -> dict:
     """
     from normbench.config.overrides import normalize, plan
     from normbench.errors import InputError
+    from normbench.runs.forced import forced
     from normbench.runs.sweep import prepared, run_alone
 
     jobs, _, _ = plan(normalize(list(overrides)), multirun=False)
     if len(jobs) > 1:
         raise InputError("overrides", " ".join(overrides), f"{len(jobs)} runs; a sweep is for the command line")
     [planned], _ = prepared(jobs)
-    return run_alone(planned)
+    with forced([planned]) as since:
+        return run_alone(planned, since)

@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 
 from normbench.errors import UserError
 from normbench.processes import first
@@ -53,6 +54,7 @@ def _main(command: list[str]) -> int:
             raise UserError(" ".join(str(error).split())) from None
         return 0
 
+    from normbench.runs.forced import forced, since
     from normbench.runs.planned import at_work, check_networks, looks_of
     from normbench.runs.report import print_plan, print_run, print_sweep
     from normbench.runs.sweep import prepared, run_alone, run_sweep
@@ -60,31 +62,38 @@ def _main(command: list[str]) -> int:
 
     looks = looks_of(jobs) if multirun else ()
     runs, reuse = prepared(jobs)
-    check_networks(at_work(runs))  # every mistake of a sweep shows before its first run
+    planned = at_work(runs)
+    check_networks(planned, since(planned))  # every mistake of a sweep shows before its first run
     sweep = [(at_work(runs), runs)]
     if looks:
         from normbench.runs.stages import stages  # with scipy, which takes its time to load
 
         sweep = stages(runs, looks, reuse)
     try:
-        for todo, so_far in sweep if multirun else ():
-            runs = so_far
-            if not arguments.dry_run:
-                run_sweep(todo, for_hydra)
         if arguments.dry_run:
             from normbench.runs.estimate import estimates
 
-            print_plan(at_work(runs), estimates(at_work(runs)), sum(len(run.reused or ()) for run in runs))
+            for _, so_far in sweep if multirun else ():
+                runs = so_far
+            reused = sum(len(run.reused or ()) for run in runs)
+            print_plan(at_work(runs), estimates(at_work(runs)), reused, since(planned))
             return 0
-        if not multirun:
-            [run] = runs
-            print_run(run_alone(run), run.config, [part.directory.path for part in run.work()])
-            return 0
+        with forced(planned) as began:
+            if not multirun:
+                [run] = runs
+                print_run(run_alone(run, began), run.config, [part.directory.path for part in run.work()])
+                return 0
+            for todo, so_far in sweep:
+                runs = so_far
+                run_sweep(todo, for_hydra, began)
         return print_sweep(runs)
     except (Stopped, KeyboardInterrupt) as error:
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        if first():
-            print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
+        with suppress(OSError):  # of a terminal that was closed
+            if isinstance(stopped.__cause__, UserError) and first():  # met while it was stopping
+                print(f"normbench: {stopped.__cause__}", file=sys.stderr)
+            if first():
+                print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
         return stopped.exit_status
 
 

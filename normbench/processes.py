@@ -1,7 +1,11 @@
 """Several processes that share each batch: `torchrun --nproc-per-node=K -m normbench …`."""
 
 import os
+import pickle
+from contextlib import suppress
 from dataclasses import dataclass
+
+from normbench.errors import UserError
 
 
 def first() -> bool:
@@ -46,6 +50,19 @@ class Processes:
         distributed.broadcast_object_list(box, group=_control())
         return box[0]
 
+    def in_first(self, work):
+        """What `work()` returns in the first process, in every process; so it is with what it raises."""
+        value = error = None
+        if self.first:
+            try:
+                value = work()
+            except Exception as raised:
+                error = raised
+        value, failure = self.share((value, None if self.count == 1 else _sent(error)))
+        if error or failure:
+            raise error or failure
+        return value
+
     def average_(self, tensor):
         """The mean of a tensor over processes, in place."""
         if self.count > 1:
@@ -54,6 +71,15 @@ class Processes:
             distributed.all_reduce(tensor)
             tensor /= self.count
         return tensor
+
+
+def _sent(error: Exception | None) -> Exception | None:
+    """The error as it can travel: of its own type if that takes a line of text."""
+    if error is None:
+        return None
+    for kind in (type(error), UserError if isinstance(error, UserError) else RuntimeError):
+        with suppress(Exception):
+            return pickle.loads(pickle.dumps(kind(str(error))))
 
 
 ALONE = Processes()

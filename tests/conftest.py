@@ -2,6 +2,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from copy import deepcopy
 from functools import cache
 from io import StringIO
@@ -14,6 +15,7 @@ from small_runs import TINY
 from training_runs import SMALL, metrics
 
 from normbench import data
+from normbench.__main__ import main
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.runs.run import execute
@@ -70,6 +72,25 @@ def popen():
         )
 
     return start
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """Run the command line in this process: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    # pytest keeps to itself what a thread dies of: put it back where a user would see it.
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+
+    def run(*arguments):
+        monkeypatch.setenv("NORMBENCH_COMMAND", "")
+        monkeypatch.delenv("NORMBENCH_COMMAND")
+        monkeypatch.setattr(sys, "argv", ["normbench", *arguments])
+        capfd.readouterr()
+        status = main()
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 A fresh interpreter spends seconds on that alone; each feature has a test with a fresh one too.
 """
 
+import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from multiprocessing import forkserver, reduction
@@ -63,5 +65,22 @@ def _main(cwd, arguments, environment, outputs) -> None:
     os.environ.clear()
     os.environ |= {key: value for key, value in environment.items() if key != "NORMBENCH_COMMAND"}
     os.chdir(cwd)
+    if at := int(environment.get("KILL_AT", 0)):
+        _killed_at(at)
     sys.argv = ["normbench", *arguments]
     sys.exit(main())
+
+
+def _killed_at(count: int) -> None:
+    """Have kill -9 come just before or after (by turns) a file is moved to its place for the nth time, here."""
+    replace, moves = os.replace, itertools.count(1)
+
+    def moving(source, target):
+        now = next(moves) == (count + 1) // 2
+        if now and count % 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = moving

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +16,11 @@ from filelock import FileLock, Timeout
 
 from normbench.config.identity import earlier, identity, run_id, tail
 from normbench.config.values import Values, to_yaml
-from normbench.errors import UserError
+from normbench.errors import InputError, UserError
 from normbench.processes import launched
+from normbench.records.checkpoint import Unfit
+from normbench.records.checkpoint import packed as packed_state
+from normbench.records.checkpoint import unpacked as unpacked_state
 from normbench.records.configuration import digest_of, identity_of, signed
 from normbench.records.correct import FILE, of_run, packed
 from normbench.records.damage import tell, undamaged
@@ -25,6 +30,7 @@ from normbench.records.result import environment_of, result_of
 from normbench.records.series import series_of
 from normbench.words import typed
 
+CHECKPOINT = "checkpoint.pt"
 PROBE_SECONDS = 1.0  # longer than another process takes to look whether the lock is held
 
 
@@ -75,8 +81,9 @@ class RunDirectory:
     @contextmanager
     def locked(self):
         """Hold the run for this process alone. Raises Busy if another one holds it, UserError if it cannot be made."""
+        made(self.path.parent)
+        made(self.path, self.path.parent)
         with plainly(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
             try:
                 lock.acquire(timeout=PROBE_SECONDS)
@@ -134,11 +141,18 @@ class RunDirectory:
     def forget(self, everything: bool) -> None:
         """Forget an earlier failure, to try again from its checkpoint; or everything, to run again from the start."""
         with plainly(self.path):
-            for name in ("result.json", "checkpoint.pt", "metrics.csv", FILE) if everything else ("result.json",):
+            for name in ("result.json", CHECKPOINT, "metrics.csv", FILE) if everything else ("result.json",):
                 (self.path / name).unlink(missing_ok=True)
             if everything:
                 for events in (self.path / "tensorboard").glob("events.*"):
                     events.unlink()
+
+    def begun(self) -> int:
+        """When a session last began here, in nanoseconds: it writes the configuration first. 0: none ever did."""
+        try:
+            return (self.path / "config.yaml").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def start(self, config: Values, environment: dict) -> None:
         leaves = identity(config, environment.get("processes", 1))
@@ -167,21 +181,31 @@ class RunDirectory:
         self._write("result.json", _json(result))
 
     def save_checkpoint(self, state: dict) -> None:
-        import torch  # what is only looked at does without
-
         # Through memory: torch's own file writer hides the reason of a failed write.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self._write("checkpoint.pt", buffer.getvalue())
+        self._write(CHECKPOINT, packed_state(state, self.path.name))
 
     def load_checkpoint(self) -> dict | None:
-        """The last checkpoint, or None. It holds tensors and plain values only, and is loaded as such."""
-        import torch
-
+        """The last checkpoint, or None. Raises Unfit for one to set aside, UserError for one that may not be read."""
+        path = self.path / CHECKPOINT
         try:
-            return torch.load(self.path / "checkpoint.pt", map_location="cpu", weights_only=True)
+            return unpacked_state(path.read_bytes(), self.path.name)
         except FileNotFoundError:
             return None
+        except IsADirectoryError:
+            raise Unfit("a folder") from None
+        except OSError as error:
+            cure = "make it readable, or move it away to begin anew"
+            raise UserError(f"{path}: {error.strerror or error}; {cure}") from None
+
+    def set_aside(self, reason: Unfit) -> None:
+        """Begin anew, and say so: the checkpoint is renamed, whatever else was written of its run is forgotten."""
+        path = self.path / CHECKPOINT
+        names = (f"{CHECKPOINT}.damaged{number or ''}" for number in itertools.count())
+        aside = next(name for name in names if not os.path.lexists(self.path / name))
+        with plainly(path):
+            os.replace(path, self.path / aside)
+        self.forget(everything=True)
+        print(f"normbench: {path}: {reason}; set aside as {aside}, the run begins anew", file=sys.stderr)
 
     def _write(self, name: str, content: str | bytes) -> None:
         write_whole(self.path / name, content)
@@ -190,6 +214,14 @@ class RunDirectory:
 def _exact(value) -> str:
     """As a user types it, to the last digit."""
     return str(value) if isinstance(value, float) else typed(value)
+
+
+def made(folder: str | Path, output: str | Path | None = None) -> None:
+    """Make an output folder, or one within it. Raises InputError."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("output", output or folder, f"{folder}: {error.strerror or error}") from None
 
 
 def _json(value) -> str:

@@ -8,28 +8,31 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from normbench.errors import InputError
-from normbench.signals import Stopped
+from normbench.signals import Stopped, leave_alone, stopping
 
 CONNECT_SECONDS = 5.0  # for a Ray cluster to answer; Ray itself tries for two minutes
 CHECKPOINT_SECONDS = 20.0  # for the workers of a stopped sweep to reach the end of a step and keep it
 
 
-def prepare(kind: str, launcher, task, runs: list, count: int) -> tuple[object, list[list[str]]]:
+def prepare(
+    kind: str, launcher, task, runs: list, count: int, most: int | None = None
+) -> tuple[object, list[list[str]]]:
     """Settle a launcher's configuration for some runs. Returns the task for it, and the overrides of each run.
 
-    kind: the launcher's class. count: how many runs the sweep has, those that are over included. Raises InputError for
-    a Ray cluster that does not answer.
+    kind: the launcher's class. count: how many runs the sweep has, those that are over included. most: workers of
+    joblib. Raises InputError for a Ray cluster that does not answer.
     """
     threads = _threads(kind, launcher, count)
     if kind == "JoblibLauncher":
         # A worker that never had a run would not leave signals alone.
-        launcher.n_jobs = min(_jobs(launcher), len(runs))
+        launcher.n_jobs = min(_jobs(launcher), len(runs), most or len(runs))
         task = partial(_in_joblib, task)
     if kind == "RayLauncher":
         _start_ray(launcher.ray)
@@ -98,14 +101,13 @@ def _in_joblib(task, config):
     """A task in a worker of joblib, which leaves signals to its runs: if it died between them, joblib would kill the
     other workers before they have kept their checkpoints."""
     if os.getpid() != int(os.environ.get("NORMBENCH_SWEEP", 0)):  # with one process it works in the command's own
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        leave_alone()
     return task(config)
 
 
 @contextmanager
 def stoppable(runs: list):
-    """While a launcher works, SIGINT and SIGTERM raise Stopped, once joblib's workers have kept their checkpoints.
+    """While a launcher works, the signals that stop raise Stopped, once joblib's workers have kept their checkpoints.
 
     A second signal does not wait for them.
     """
@@ -130,7 +132,7 @@ def stoppable(runs: list):
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in stopping()}
     try:
         yield
     except KeyboardInterrupt:
@@ -139,7 +141,23 @@ def stoppable(runs: list):
         restore()
 
 
-def broken(name: str, error: Exception) -> str:
-    """What went wrong with a launcher, in one line: the last one of what may be a message from another process."""
+@dataclass(frozen=True)
+class Broken:
+    """What broke a launcher, in one line. workers: how many joblib had when one of them was killed, else 0."""
+
+    told: str
+    workers: int = 0
+
+
+def broken(name: str, error: Exception, launcher) -> Broken:
+    """What went wrong with a launcher: the last line of what may be a message from another process.
+
+    launcher: its configuration, as `prepare` left it.
+    """
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's, which names those of its workers that ended
+        ended = re.search(r"\{(.+?)\}", str(error))
+        how = f"was killed by {ended[1]}" if ended else "was killed"
+        told = f"hydra/launcher={name}: a worker {how}, as the kernel does where memory is short (lower n_jobs)"
+        return Broken(told, launcher.n_jobs)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"hydra/launcher={name}: {type(error).__name__}: {lines[-1] if lines else ''}"
+    return Broken(f"hydra/launcher={name}: {type(error).__name__}: {lines[-1] if lines else ''}")

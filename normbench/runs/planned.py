@@ -134,9 +134,9 @@ def _built(config) -> str:
     return str([leaf for leaf in leaves if leaf[0] not in UNBUILT and not leaf[0].startswith(UNBUILT_GROUPS)])
 
 
-def check_networks(runs: list[Run]) -> None:
+def check_networks(runs: list[Run], since: int | None = None) -> None:
     """Raise InputError for the first network or measurement that cannot be, of the runs that are not over."""
-    if some := left(runs):
+    if some := left(runs, since):
         from normbench.measures import MEASURES  # with torch, which takes its time to load
 
         kinds: dict[str, Run] = {}
@@ -146,6 +146,12 @@ def check_networks(runs: list[Run]) -> None:
             MEASURES[run.config.measure.name].check(run.config, launched())
 
 
-def left(runs: list[Run]) -> list[Run]:
+def over(run: Run, since: int | None = None) -> bool:
+    """Whether nothing is left to do for a run. since: as `execute` takes it."""
+    forced = run.config.force and (since is None or run.directory.begun() < since)
+    return not forced and run.directory.status() in OVER
+
+
+def left(runs: list[Run], since: int | None = None) -> list[Run]:
     """Those that something has to be done for; all, where torchrun's processes must take the same."""
-    return [run for run in runs if launched() > 1 or run.config.force or run.directory.status() not in OVER]
+    return [run for run in runs if launched() > 1 or not over(run, since)]

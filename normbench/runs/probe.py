@@ -16,6 +16,7 @@ from normbench.config.overrides import normalize, plan
 from normbench.errors import UserError
 from normbench.records.environment import environment
 from normbench.records.files import write_whole
+from normbench.runs.forced import forced, since
 from normbench.runs.planned import Run, check_networks, runs_of
 from normbench.runs.sweep import run_alone
 from normbench.training.machine import cpu_threads
@@ -73,14 +74,15 @@ def probe_inputs(overrides: Iterable[str]) -> Findings:
     arms = {(run.config.data.input, run.config.norm.name): run for run in runs}
     if len(arms) < len(runs):
         raise UserError("probe inputs: data.input and norm may have several values, any other key only one")
-    check_networks(runs)
+    check_networks(runs, since(runs))
     conditions, networks = {}, []
-    for (kind, norm), run in arms.items():
-        for entry in run_alone(run)["replicates"]:
-            networks.append({"input": kind, "norm": norm} | entry)
-        if kind not in conditions:
-            conditions[kind] = pd.read_csv(run.directory.path / "metrics.csv").assign(input=kind)
-            print(f"{kind}: measured", file=sys.stderr)
+    with forced(runs) as began:
+        for (kind, norm), run in arms.items():
+            for entry in run_alone(run, began)["replicates"]:
+                networks.append({"input": kind, "norm": norm} | entry)
+            if kind not in conditions:
+                conditions[kind] = pd.read_csv(run.directory.path / "metrics.csv").assign(input=kind)
+                print(f"{kind}: measured", file=sys.stderr)
     conditions = pd.concat(conditions.values(), ignore_index=True)[list(inputs_page.CONDITION_COLUMNS)]
     networks = pd.DataFrame(networks, columns=["input", "norm", "seed", *inputs_page.NETWORK_COLUMNS])
     networks = networks.astype(dict.fromkeys(inputs_page.NETWORK_COLUMNS, float))

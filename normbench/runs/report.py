@@ -10,7 +10,7 @@ from normbench.console import Console
 from normbench.processes import first
 from normbench.records.metrics import HEADLINE, OBJECTIVE, OVER, measurement_of, outcome_of, printed, swept
 from normbench.runs.estimate import Estimate
-from normbench.runs.planned import Run, at_work
+from normbench.runs.planned import Run, at_work, over
 from normbench.words import duration
 
 
@@ -179,11 +179,11 @@ def print_sweep(runs: list[Run]) -> int:
     return 1 if messages else 0
 
 
-def print_plan(runs: list[Run], estimates: list[Estimate | None], reused: int = 0) -> None:
+def print_plan(runs: list[Run], estimates: list[Estimate | None], reused: int = 0, since: int | None = None) -> None:
     """What `--dry-run` prints: the runs, what has become of each, and the time that those left would take.
 
     runs: those at work. estimates: of each from its start, None where nothing is known; rough ones are marked. reused:
-    replicates that a table has.
+    replicates that a table has. since: when the forced command that these are the runs of began.
     """
     console, left, counts, unknown = _console(), 0.0, {}, 0
     swept = _swept(runs)
@@ -194,7 +194,7 @@ def print_plan(runs: list[Run], estimates: list[Estimate | None], reused: int = 
         seconds = estimate and estimate.seconds
         status, typed = run.directory.status(), _typed(run)
         counts[status] = counts.get(status, 0) + 1
-        if status not in OVER or run.config.force:
+        if not over(run, since):
             left += seconds or 0
             unknown += seconds is None
         told = "–" if seconds is None else ("~" if estimate.rough else "") + duration(seconds)

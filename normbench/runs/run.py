@@ -1,10 +1,13 @@
 """One run, from its configuration to its folder: lock, resume, measure stack by stack, write the result."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack
+
+import torch
 
 from normbench.errors import UserError
 from normbench.measures import MEASURES
 from normbench.processes import Processes, join, launched, leave
+from normbench.records.checkpoint import Unfit
 from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.environment import environment
 from normbench.signals import stop_requests
@@ -12,57 +15,93 @@ from normbench.tasks import make_task
 from normbench.training.machine import cpu_threads, make_ready, peak_memory_mb
 from normbench.training.session import Session
 
+NOTHING = {"finished": [], "current": None}  # a checkpoint of a run that has yet to begin
+MISFITS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # what restoring another's state raises
 
-def execute(config) -> dict:
+
+def execute(config, since: int | None = None) -> dict:
     """Do the run that a resolved configuration describes, or what is left of it; returns the content of result.json.
 
-    A finished run is not repeated (`force=true` redoes it): its result comes back with `repeated` set. A stopped one
-    goes on from its checkpoint. Raises UserError for what the user has to mend, Stopped after a signal. Any other error
-    is recorded as status `failed`, then raised.
+    A finished run is not repeated: its result comes back with `repeated` set. A stopped one goes on from its
+    checkpoint; one whose checkpoint is damaged begins anew, and says so. With `force=true` what was begun before
+    `since` is forgotten (nanoseconds, of `runs.forced`), whatever there is where that is None. Raises UserError for
+    what the user has to mend, Stopped after a signal. Any other error is recorded as status `failed`, then raised.
     """
     MEASURES[config.measure.name].check(config, launched())
     processes, device = join(config.device)
     directory = RunDirectory.of(config, processes.count)
     try:
-        if line := directory.another():
-            raise UserError(line)
-        with directory.locked() if processes.first else nullcontext():
-            return _work(config, directory, device, processes)
+        with ExitStack() as held:
+            processes.in_first(lambda: _hold(directory, held))
+            return _work(config, directory, device, processes, since)
     finally:
         leave()
 
 
-def _work(config, directory: RunDirectory, device: str, processes: Processes) -> dict:
-    earlier = processes.share(directory.result() if processes.first else None)
-    if earlier and earlier["status"] != "failed" and not config.force:
+def _work(config, directory: RunDirectory, device: str, processes: Processes, since: int | None) -> dict:
+    anew, earlier = processes.in_first(lambda: _earlier(config, directory, since))
+    if earlier and earlier["status"] != "failed":
         return earlier | {"repeated": True}
 
     make_ready(config, device)
-    measurement = MEASURES[config.measure.name]
     seeds = seeds_of(config)
     stacks = [seeds[start : start + config.stack] for start in range(0, config.replicates, config.stack)]
-    if measurement.images:  # what is wrong with the data shows before anything is written
+    if MEASURES[config.measure.name].images:  # what is wrong with the data shows before anything is written
         make_task(config, stacks[0], device, processes).load()
-    kept = None
-    if processes.first:
-        directory.forget(everything=config.force)
-        kept = directory.load_checkpoint()
-        directory.start(config, environment(device, cpu_threads(config), processes.count))
-    kept = processes.share(kept) or {"finished": [], "current": None}
+    env = environment(device, cpu_threads(config), processes.count)
+    kept = processes.in_first(lambda: _begin(config, directory, stacks, env, anew))
+    try:
+        return _measure(config, directory, device, processes, stacks, kept)
+    except Unfit as unfit:  # it is whole, and yet nothing that this version goes on from
+        reason = unfit
+    processes.in_first(lambda: directory.set_aside(reason))
+    return _measure(config, directory, device, processes, stacks, NOTHING)
 
+
+def _hold(directory: RunDirectory, held: ExitStack) -> None:
+    """Lock the folder. Raises UserError, before anything is written, where it is another run's."""
+    if line := directory.another():
+        raise UserError(line)
+    held.enter_context(directory.locked())
+
+
+def _earlier(config, directory: RunDirectory, since: int | None) -> tuple[bool, dict | None]:
+    """Whether to begin anew, because of force; and else the result that there is."""
+    anew = config.force and (since is None or directory.begun() < since)
+    return anew, None if anew else directory.result()
+
+
+def _begin(config, directory: RunDirectory, stacks: list, env: dict, anew: bool) -> dict:
+    """Make the folder that of this session; returns the content of the checkpoint that it goes on from."""
+    directory.forget(everything=anew)
+    try:
+        kept = directory.load_checkpoint() or NOTHING
+        _, finished = kept["current"], [stack["seeds"] for stack in kept["finished"]]
+        if finished != [list(seeds) for seeds in stacks[: len(finished)]]:
+            raise Unfit("of another version")
+    except (Unfit, TypeError, LookupError) as error:
+        directory.set_aside(error if isinstance(error, Unfit) else Unfit("of another version"))
+        kept = NOTHING
+    directory.start(config, env)
+    return kept
+
+
+def _measure(config, directory: RunDirectory, device: str, processes: Processes, stacks: list, kept: dict) -> dict:
+    """Measure the stacks that are left, and conclude. Raises Unfit where the checkpoint does not fit."""
     with stop_requests() as request, Session(config, directory, processes, request, kept) as session:
         try:
             for stack in stacks[len(session.finished) :]:
                 task = make_task(config, stack, device, processes)
-                session.finish(stack, *measurement.measure(config, task, session))
+                session.finish(stack, *MEASURES[config.measure.name].measure(config, task, session))
             return _conclude(config, directory, session, peak_memory_mb(device))
-        except UserError:
+        except (UserError, Unfit):
             raise
         except Exception as error:
+            if session.going_on and isinstance(error, MISFITS) and not isinstance(error, torch.OutOfMemoryError):
+                raise Unfit("of another version") from error
             if processes.first:
-                directory.write_result(
-                    _header(config, directory, "failed") | {"error": f"{type(error).__name__}: {error}"}
-                )
+                failure = {"error": f"{type(error).__name__}: {error}"}
+                directory.write_result(_header(config, directory, "failed") | failure)
             raise
 
 
@@ -76,8 +115,7 @@ def _conclude(config, directory: RunDirectory, session: Session, memory: float) 
     }
     if session.processes.first:
         session.write_rows()
-        if session.board is not None:
-            session.board.hparams(config, result)
+        session.log_result(result)
         directory.write_correct(session.right())
         directory.write_result(result)
     return result

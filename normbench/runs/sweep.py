@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from normbench.config.files import conf_dir
@@ -18,11 +18,10 @@ from normbench.config.resolve import resolve
 from normbench.console import Console
 from normbench.errors import UserError
 from normbench.processes import first, launched
-from normbench.records.directory import Busy, RunDirectory
-from normbench.records.files import plainly
+from normbench.records.directory import CHECKPOINT, Busy, RunDirectory, made
 from normbench.records.metrics import OVER
 from normbench.runs import launchers
-from normbench.runs.planned import Run, left, runs_of, whole
+from normbench.runs.planned import Run, left, over, runs_of, whole
 from normbench.runs.report import print_line
 from normbench.runs.seeds import carried
 from normbench.signals import Stopped
@@ -44,35 +43,35 @@ def prepared(jobs: list[Job]) -> tuple[list[Run], "Reuse | None"]:
     return carried(runs_of(jobs), reuse), reuse
 
 
-def run_alone(run: Run) -> dict:
+def run_alone(run: Run, since: int | None = None) -> dict:
     """What is left of one run, in this process; returns the content of result.json. Raises what `execute` does.
 
-    Where other runs have some of its seeds it is what result.json would say of them all.
+    Where other runs have some of its seeds it is what result.json would say of them all. since: as `execute` takes it.
     """
     if run.parts is not None:
-        results = [run_alone(part) for part in run.parts]
+        results = [run_alone(part, since) for part in run.parts]
         return whole(run, results) | ({"repeated": True} if all(result.get("repeated") for result in results) else {})
     # torchrun's processes must all do the same: there, the run itself looks.
-    result = None if launched() > 1 or run.config.force else run.directory.result()
-    if result and result["status"] in OVER:
-        return result | {"repeated": True}
+    if launched() == 1 and over(run, since):
+        return run.directory.result() | {"repeated": True}
     from normbench.runs.run import execute
 
-    return execute(run.config)
+    return execute(run.config, since)
 
 
-def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
+def run_sweep(runs: list[Run], for_hydra: list[str], since: int | None = None) -> None:
     """Do what is left of the runs, through the launcher that for_hydra names; what fails stops nothing.
 
-    Runs that another process is working on are waited for, and taken over if it stops. Raises Stopped after a signal.
+    Runs that another process is working on are waited for, and taken over if it stops. since: as `execute` takes it.
+    Raises Stopped after a signal.
     """
     if not runs:  # reused, all of them
         return
-    todo = left(runs)
-    watch = Watch(runs, todo)
+    todo = left(runs, since)
+    watch, losses, most = Watch(runs, todo), 0, None
     while todo:
-        before = _stamps(todo, "result.json")
-        outcomes, broken = _launch(todo, for_hydra, watch)
+        before, kept = _stamps(todo, "result.json"), _stamps(todo, CHECKPOINT)
+        outcomes, broken = _launch(todo, for_hydra, watch, since, most)
         busy = []
         for run, outcome in zip(todo, outcomes, strict=True):
             if outcome.get("status") == "busy":
@@ -80,12 +79,17 @@ def run_sweep(runs: list[Run], for_hydra: list[str]) -> None:
             # The machine that ran it may settle its configuration differently: device, precision.
             run.name, run.error = outcome.get("run_id", run.name), outcome.get("error")
         if broken:  # some job took its whole process down, and others with it
-            now = _stamps(todo, "result.json")
+            now, losses = _stamps(todo, "result.json"), losses + 1
             busy = [run for run, new, old in zip(todo, now, before, strict=True) if new in (None, old)]
-            if len(busy) == len(todo) and not any(run.directory.status() == "running" for run in busy):
+            advanced = len(busy) < len(todo) or _stamps(todo, CHECKPOINT) != kept
+            advanced = advanced or any(run.directory.status() == "running" for run in busy)
+            if not advanced and broken.workers < 2:  # nor would fewer help
                 for run in busy:
-                    run.error = run.error or broken
+                    run.error = run.error or broken.told
                 return
+            if broken.workers:
+                most = max(1, broken.workers // (1 if advanced and losses < 2 else 2))
+                print(f"normbench: {broken.told}; going on, {most} at a time", file=sys.stderr)
         todo = _freed(busy)
 
 
@@ -109,10 +113,11 @@ def _freed(busy: list[Run]) -> list[Run]:
     return []
 
 
-def attempt(config, settled=None) -> dict:
+def attempt(config, settled=None, since: int | None = None) -> dict:
     """One run, in whatever process the launcher gives it. Its failure is told and returned, never raised.
 
     config: composed. settled: the same resolved, if this is the machine that did it: another one may settle otherwise.
+    since: as `execute` takes it.
     """
     from normbench.runs.run import execute
 
@@ -120,12 +125,13 @@ def attempt(config, settled=None) -> dict:
     try:
         settled = resolve(config, launched()) if settled is None else settled
         outcome = {"run_id": RunDirectory.of(settled, launched()).path.name}
-        print_line(execute(settled))
+        print_line(execute(settled, since))
         return outcome
-    except Busy:
-        return outcome | {"status": "busy"}
     except UserError as error:
-        print(f"normbench: {error}", file=sys.stderr)
+        if isinstance(error, Busy) and launched() == 1:  # torchrun's processes would have to wait in step
+            return outcome | {"status": "busy"}
+        if first():
+            print(f"normbench: {error}", file=sys.stderr)
         return outcome | {"error": str(error)}
     except Exception as error:
         traceback.print_exc()
@@ -136,10 +142,13 @@ def attempt(config, settled=None) -> dict:
         return outcome | {"error": f"stopped by {stopped}; the same command goes on"}  # in a worker: it alone was meant
 
 
-def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list[dict], str | None]:
+def _launch(
+    runs: list[Run], for_hydra: list[str], watch: "Watch", since: int | None, most: int | None
+) -> tuple[list[dict], launchers.Broken | None]:
     """Give the runs to Hydra's launcher. Returns what became of each, and what broke the launcher, if anything did.
 
-    Raises UserError if it broke before any run of the sweep began.
+    most: workers of joblib, at most. Raises UserError if it broke before any run of the sweep began, unless a worker
+    was killed.
     """
     from hydra import initialize_config_dir
     from hydra._internal.callbacks import Callbacks
@@ -159,12 +168,11 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
         if launched() > 1 and not inside:
             raise UserError(f"hydra/launcher={name}: torchrun's processes share one machine; leave the launcher out")
         kind = config.hydra.launcher._target_.rpartition(".")[2]
-        task = watch.between(_in_turn(runs)) if inside else attempt
-        with plainly(config.hydra.sweep.dir):
-            Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        task = watch.between(_in_turn(runs, since)) if inside else partial(attempt, since=since)
+        made(config.hydra.sweep.dir)
         callbacks.on_multirun_start(config=config, config_name="config")
         try:
-            task, overrides = launchers.prepare(kind, config.hydra.launcher, task, runs, len(watch.runs))
+            task, overrides = launchers.prepare(kind, config.hydra.launcher, task, runs, len(watch.runs), most)
             launcher = Plugins.instance().instantiate_launcher(context, task, config)
             with nullcontext() if inside else watch.beside(), nullcontext() if inside else launchers.stoppable(runs):
                 returns = launcher.launch(overrides, initial_job_idx=0)
@@ -173,20 +181,21 @@ def _launch(runs: list[Run], for_hydra: list[str], watch: "Watch") -> tuple[list
         except Exception as error:
             if inside:
                 raise
-            told = launchers.broken(name, error)
-            if _begun(watch.runs) == watch.begun:
-                raise UserError(told) from None
-            traceback.print_exc()
-            return [{} for _ in runs], told
+            broken = launchers.broken(name, error, config.hydra.launcher)
+            if not broken.workers:
+                if _begun(watch.runs) == watch.begun:
+                    raise UserError(broken.told) from None
+                traceback.print_exc()
+            return [{} for _ in runs], broken
         callbacks.on_multirun_end(config=config, config_name="config")
     outcomes = [job.return_value for job in returns]
     return outcomes, None
 
 
-def _in_turn(runs: list[Run]):
+def _in_turn(runs: list[Run], since: int | None):
     """The task of a launcher that takes the runs one after the other, here: each is resolved already."""
     settled = iter([run.config for run in runs])
-    return lambda config: attempt(config, next(settled))
+    return lambda config: attempt(config, next(settled), since)
 
 
 def _begun(runs: list[Run]) -> list[int | None]:

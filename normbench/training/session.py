@@ -27,6 +27,7 @@ class Session:
         self.current_right: dict[str, torch.Tensor] = {}
         self.columns = COLUMNS.get(config.measure.name, ())
         self.board = self.display = None
+        self.going_on = False  # from a state of an earlier session, which has yet to prove to fit
         self.kept_at = time.monotonic()
 
     def __enter__(self):
@@ -43,6 +44,7 @@ class Session:
     @property
     def saved(self) -> dict | None:
         """The state that an earlier session left of this stack, to go on from."""
+        self.going_on = self.current is not None
         return self.current
 
     def begin(self, seeds, steps: int, done: int, rows=(), *, images: int = 0, epochs: int | None = None) -> None:
@@ -50,7 +52,7 @@ class Session:
 
         rows: that an earlier session made of it. images: of a step, all replicates counted. epochs: in its steps.
         """
-        self.current_rows = list(rows)
+        self.current_rows, self.going_on = list(rows), False
         if not self.processes.first:
             return
         if self.display is not None:
@@ -61,10 +63,7 @@ class Session:
         self.display = Display(self.config.logging.progress, name, epochs, steps, done, images)
         if done:
             self.display.print(f"{name}: going on from step {done} of {steps}")
-        if self.config.logging.tensorboard and self.board is None:
-            from normbench.training.tensorboard import Board
-
-            self.board = Board(self.directory)
+        self._open_board()
 
     def step(self, epoch: int, state, loss=None) -> None:
         """A step is done; stops here if a signal asked for it.
@@ -113,6 +112,18 @@ class Session:
                 self.current_right[f"{entry['seed']}{way}"] = one.cpu()
 
     # --- What is kept. ---
+
+    def _open_board(self) -> None:
+        if self.config.logging.tensorboard and self.board is None:
+            from normbench.training.tensorboard import Board
+
+            self.board = Board(self.directory, self.rows())
+
+    def log_result(self, result: dict) -> None:
+        """TensorBoard's summary of the run, also where all that was left of it is to conclude."""
+        self._open_board()
+        if self.board is not None:
+            self.board.hparams(self.config, result)
 
     def finish(self, seeds, entries: list[dict], rows: list[dict]) -> None:
         """A stack is done. The model of its last state, if it had one, is kept."""

@@ -8,8 +8,10 @@ import math
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import histogram, hparams, scalar
@@ -46,17 +48,34 @@ class EventFile:
 _COUNT = itertools.count()
 
 
+def logged(folder: Path) -> set[tuple[str, int]]:
+    """Tag and step of each scalar in the event files of a folder, as far as each of them can be read."""
+    points = set()
+    for path in sorted(folder.glob("events.*")):
+        with suppress(Exception):  # cut short by a kill, or damaged: what follows cannot be read by anybody
+            for event in EventFileLoader(str(path)).Load():
+                points |= {(value.tag, event.step) for value in event.summary.value if _is_scalar(value)}
+    return points
+
+
+def _is_scalar(value) -> bool:
+    return value.HasField("simple_value") or (value.HasField("tensor") and not value.tensor.tensor_shape.dim)
+
+
 class Board:
     """Writes the epochs of a run, each session into a file of its own.
 
     A later session needs no purge (which would take the curves of the other stacks with it): an epoch's scalars are
-    written once its checkpoint is, so no session writes them again.
+    written once its checkpoint is, and no session writes a point that is in the files of the earlier ones.
     """
 
-    def __init__(self, directory: RunDirectory):
+    def __init__(self, directory: RunDirectory, rows: list[dict] = ()):
+        """rows: of the checkpoint, which a session that was killed may have kept without logging them."""
         self.path = directory.path / "tensorboard"
+        self.logged = logged(self.path)
         with plainly(self.path):
             self.file = EventFile(self.path)
+        self.scalars(rows)
 
     def scalars(self, rows: list[dict]) -> None:
         """New rows of metrics.csv, a curve a seed of each number that is neither a place nor a time."""
@@ -78,7 +97,8 @@ class Board:
                     self._histogram(f"gradient/{name}", parameter.grad, step)
 
     def _scalar(self, tag, value, step):
-        self.file.add(step=step, summary=scalar(tag, value))
+        if (tag, step) not in self.logged:
+            self.file.add(step=step, summary=scalar(tag, value))
 
     def _histogram(self, tag, values, step):
         values = values[values.isfinite()]

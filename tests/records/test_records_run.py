@@ -7,8 +7,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -18,7 +16,6 @@ from forked import Forked
 from omegaconf import OmegaConf
 from small_runs import without_times
 
-from normbench.__main__ import main
 from normbench.config.identity import run_id
 from normbench.config.resolve import resolve
 from normbench.records.metrics import METRICS
@@ -215,25 +212,6 @@ def test_tensorboard_scalars_are_metrics_after_a_resume_too(tiny, compose, tmp_p
 # --- Again. -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def command(monkeypatch, capfd, tmp_path):
-    """Run the command line in this process: (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    # pytest keeps to itself what a thread dies of: put it back where a user would see it.
-    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
-
-    def run(*arguments):
-        monkeypatch.setenv("NORMBENCH_COMMAND", "")
-        monkeypatch.delenv("NORMBENCH_COMMAND")
-        monkeypatch.setattr(sys, "argv", ["normbench", *arguments])
-        capfd.readouterr()
-        status = main()
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
-
-
 def snapshot(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
@@ -350,7 +328,7 @@ def test_the_second_process_on_a_run_says_so_and_stops(tiny, popen, tmp_path):
     finally:
         first.kill()
         first.communicate()
-    (folder,) = (tmp_path / "runs").iterdir()
+    folder = only_folder(tmp_path / "runs")
     assert rows_of(folder)
     assert not (folder / "result.json").exists()
 
