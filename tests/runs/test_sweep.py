@@ -203,7 +203,7 @@ def test_a_sweep_in_one_process_resolves_each_run_once(status, tmp_path, monkeyp
     resolve = sweep.resolve
     for module in (sweep, planned):
         monkeypatch.setattr(module, "resolve", lambda *what: resolved.append(what) or resolve(*what))
-    monkeypatch.setattr("normbench.runs.run.execute", lambda config: executed.append(config) or {})
+    monkeypatch.setattr("normbench.runs.run.execute", lambda config, since: executed.append(config) or {})
     monkeypatch.setattr("normbench.runs.sweep.print_line", lambda result: None)
     typed = normalize(["norm=batch,none", "device=cpu", f"output={tmp_path}", "logging.progress=none"])
     runs = runs_of(plan(typed, True)[0])
