@@ -27,7 +27,8 @@ def main() -> None:
     if arguments.probe not in PROBES:
         raise InputError("probe", arguments.probe, choices_text(arguments.probe, PROBES))
     folder = arguments.to or Path("results", f"probe_{arguments.probe}")
-    require_writable(folder)
+    if folder.exists():  # what cannot be shows before the work, not after
+        require_writable(folder)
     findings = probe_inputs(arguments.overrides)
     command = shlex.join(["python", "scripts/probe.py", arguments.probe, *arguments.overrides])
     print(*keep(findings, folder, command), sep="\n")

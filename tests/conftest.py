@@ -84,7 +84,7 @@ def command(monkeypatch, capfd, tmp_path):
     def run(*arguments):
         monkeypatch.setenv("NORMBENCH_COMMAND", "")
         monkeypatch.delenv("NORMBENCH_COMMAND")
-        monkeypatch.setattr(sys, "argv", ["normbench", *arguments])
+        monkeypatch.setattr(sys, "argv", ["normbench", *last_of_each(arguments)])
         capfd.readouterr()
         status = main()
         out, err = capfd.readouterr()

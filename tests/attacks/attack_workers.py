@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from attack import RUN, done, main, results
+from small_runs import last_of_each
 
 SWEEP = ("-m", "seed=0,1", "threads=1")
 
@@ -18,7 +19,8 @@ def workers(root: Path, count: int) -> dict:
     whole, told, equal, killed = results(root / "whole"), 0, 0, 0
     for at in range(count):
         output = root / f"joblib{at}"
-        command = [sys.executable, "-m", "normbench", *RUN, *SWEEP, f"output={output}", "hydra/launcher=joblib"]
+        words = last_of_each([*RUN, *SWEEP, f"output={output}", "hydra/launcher=joblib"])
+        command = [sys.executable, "-m", "normbench", *words]
         process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         victims = []
         while process.poll() is None and not victims:

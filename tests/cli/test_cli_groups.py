@@ -35,7 +35,7 @@ def composed(command, monkeypatch):
 
     def run(*arguments):
         taken = []
-        monkeypatch.setattr("normbench.runs.run.execute", lambda config: taken.append(plain(config)) or {})
+        monkeypatch.setattr("normbench.runs.run.execute", lambda config, since=None: taken.append(plain(config)) or {})
         monkeypatch.setattr("normbench.runs.report.print_run", lambda *_: None)
         monkeypatch.setattr("normbench.runs.sweep.print_line", lambda *_: None)
         monkeypatch.setattr("normbench.runs.report.print_sweep", lambda *_: 0)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -141,8 +142,12 @@ def test_a_checkpoint_that_may_not_be_read_is_one_line(stopped, words, command, 
     """Also to root, who may read everything."""
     shutil.copytree(stopped[0], tmp_path / "outputs")
 
+    read = Path.read_bytes
+
     def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
+        if path.name == "checkpoint.pt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     status, _, err = command(*words, f"output={tmp_path}/outputs")

@@ -29,7 +29,7 @@ def test_a_probe_leaves_tables_summary_and_figure_and_again_the_same(script, tmp
         (["input"], ["probe=input", "did you mean inputs?", "choices: inputs"]),
         (["inputs", "norm=gruop"], ["norm=gruop", "did you mean group?"]),
         (["inputs", "batch_size=8,16"], ["data.input and norm may have several values"]),
-        (["inputs", *SMALL, "data.input=raw", "norm=none", "--to", "taken"], ["taken/conditions.csv: File exists"]),
+        (["inputs", *SMALL, "data.input=raw", "norm=none", "--to", "taken"], ["taken: File exists"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_status_2(arguments, words, told, tmp_path):
