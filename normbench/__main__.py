@@ -73,7 +73,7 @@ def _main(command: list[str]) -> int:
     runs, reuse = prepared(jobs)
     planned = at_work(runs)
     check_networks(planned, since(planned))  # every mistake of a sweep shows before its first run
-    sweep = [(at_work(runs), runs)]
+    sweep = [(planned, runs)]
     if looks:
         from normbench.runs.stages import stages  # with scipy, which takes its time to load
 

@@ -1,3 +1,4 @@
+import logging
 import os
 import runpy
 import subprocess
@@ -76,17 +77,26 @@ def popen():
 
 @pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
-    """Run the command line in this process: (exit status, stdout, stderr)."""
+    """Run the command line in this process, in an empty folder: (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
     # pytest keeps to itself what a thread dies of: put it back where a user would see it.
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
 
     def run(*arguments):
-        monkeypatch.setenv("NORMBENCH_COMMAND", "")
-        monkeypatch.delenv("NORMBENCH_COMMAND")
+        for name in ("NORMBENCH_COMMAND", "HYDRA_FULL_ERROR"):  # main sets them: undone after the test
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
         monkeypatch.setattr(sys, "argv", ["normbench", *last_of_each(arguments)])
         capfd.readouterr()
-        status = main()
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        try:
+            status = main()
+        finally:  # --info turns on Hydra's debug log
+            root.handlers[:] = handlers
+            root.setLevel(level)
         out, err = capfd.readouterr()
         return status, out, err
 

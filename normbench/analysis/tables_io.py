@@ -9,9 +9,10 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from normbench.analysis.columns import NEVER_EMPTY, NUMBERS
+from normbench.config.sizes import MOST_INTEGER
 from normbench.errors import UserError, choices_text
 from normbench.records.files import plainly, write_whole
-from normbench.records.metrics import STATUSES, outcomes
+from normbench.records.metrics import STATUSES, flags, outcomes
 from normbench.words import typed
 
 
@@ -51,7 +52,6 @@ WHOLE = ("seed", "diverged_epoch")  # integers, or nothing
 def _check_values(table: pd.DataFrame, path: Path) -> None:
     """Raises UserError for the first cell, of a table edited by hand, that cannot be what its column is of."""
     known = outcomes()
-    flags = {name for outcome in known.values() for name in (outcome.reached, outcome.sought)}
     for column in table:
         cells, checks = table[column], []
         if column in NEVER_EMPTY:
@@ -62,7 +62,7 @@ def _check_values(table: pd.DataFrame, path: Path) -> None:
             checks.append((cells.notna() & pd.to_numeric(cells, "coerce").map(_is_broken), "must be an integer"))
         elif column in NUMBERS or column in known:
             checks.append((cells.notna() & pd.to_numeric(cells, "coerce").isna(), "must be a number"))
-            if column not in flags:
+            if column not in flags():
                 checks.append((cells.map(lambda cell: isinstance(cell, bool)), "must be a number"))
         for wrong, words in checks:
             if wrong.any():
@@ -93,7 +93,7 @@ def _as_written(cell):
 
 
 def _is_broken(number: float) -> bool:
-    return not (number % 1 == 0 and abs(number) < 2**63)
+    return not (number % 1 == 0 and abs(number) <= MOST_INTEGER)
 
 
 def _is_number(cell: str) -> bool:

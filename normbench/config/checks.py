@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 
+from normbench.config.sizes import MOST_INTEGER
 from normbench.errors import choices_text
 
 Check = Callable[[object], str | None]
 
 MOST_FLOAT = (2 - 2**-23) * 2.0**127  # the largest number of float32
 LEAST_FLOAT = 2.0**-149  # the smallest above 0
-MOST_INTEGER = 2**63 - 1  # of torch's
 TOLD = 10  # a range of integers that is as short is told whatever is wrong
 
 

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config.files import choices, flatten
 from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_keys
-from normbench.config.sizes import IMAGES, MOST_SEED, samples_per_epoch, train_images
+from normbench.config.sizes import IMAGES, MOST_INTEGER, samples_per_epoch, train_images
 from normbench.config.values import STANDS_IN, Values, plain
 from normbench.errors import InputError, UserError, choices_text
 from normbench.facts import facts_of
@@ -105,8 +105,8 @@ def _check_data(config) -> None:
         )
     if (data.test_size or 1) > test:
         raise InputError("data.test_size", data.test_size, f"{data.name} has {test} test images, or null")
-    if config.seed > MOST_SEED - config.replicates:
-        highest = MOST_SEED - config.replicates
+    if config.seed > MOST_INTEGER - config.replicates:
+        highest = MOST_INTEGER - config.replicates
         raise InputError("seed", config.seed, f"must be at most {highest} with replicates={config.replicates}")
     if config.batch_size > train_images(config):
         raise InputError("batch_size", config.batch_size, f"the training split has {train_images(config)} images")

@@ -10,13 +10,18 @@ MOST_EPOCHS = 1_000_000
 MOST_REPLICATES = 100_000
 MOST_THREADS = 1024
 MOST_WIDTH = 100_000  # channels
-MOST_SEED = 2**63 - 1  # tables hold them as 64-bit integers
+MOST_INTEGER = 2**63 - 1  # of torch, and of a table
 PRECISE_BATCH = 200  # images per forward pass of the precise statistics: earlier layers normalize by these
 
 
 def train_images(config) -> int:
     """Images in the training split of a configuration."""
     return config.data.train_size or IMAGES[config.data.name][0] - config.data.val_size
+
+
+def images_in_all(config) -> int:
+    """Training images that a run processes, replicates counted: the measure of its work."""
+    return config.epochs * samples_per_epoch(config) * config.replicates
 
 
 def samples_per_epoch(config) -> int:

@@ -3,7 +3,8 @@
 import io
 import re
 import zipfile
-from hashlib import sha256
+
+from normbench.records.files import checksum
 
 SIGNED = re.compile(rb"\nnormbench checkpoint of (.+) sha256 ([0-9a-f]{64})\n\Z")
 LINE_BYTES = 1000  # at most: a name of a run is shorter than that of a file
@@ -17,10 +18,13 @@ def packed(state: dict, run: str) -> bytes:
     """The content of the file. run: the name of its folder. `torch.load` reads it too: it ignores what follows."""
     import torch  # what is only looked at does without
 
-    buffer = io.BytesIO()
+    buffer, name = io.BytesIO(), run.encode()
     torch.save(state, buffer)
-    content, name = buffer.getvalue(), run.encode()
-    return content + b"\nnormbench checkpoint of %b sha256 %b\n" % (name, _checksum(content, name))
+    with buffer.getbuffer() as content:  # as large as the networks: not to be copied
+        found = checksum(name, content)
+    buffer.seek(0, io.SEEK_END)
+    buffer.write(b"\nnormbench checkpoint of %b sha256 %b\n" % (name, found.encode()))
+    return buffer.getvalue()
 
 
 def unpacked(content: bytes, run: str) -> dict:
@@ -30,7 +34,7 @@ def unpacked(content: bytes, run: str) -> dict:
     """
     if line := SIGNED.search(content, max(0, len(content) - LINE_BYTES)):
         content = content[: line.start()]
-        if _checksum(content, line[1]) != line[2]:
+        if checksum(line[1], content) != line[2].decode():
             raise Unfit("damaged")
         if line[1] != run.encode():
             raise Unfit(f"of another run, {line[1].decode(errors='replace')}")
@@ -42,7 +46,3 @@ def unpacked(content: bytes, run: str) -> dict:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever zipfile, torch and its unpickler stumble on
         raise Unfit("damaged") from error
-
-
-def _checksum(content: bytes, name: bytes) -> bytes:
-    return sha256(name + content).hexdigest().encode()

@@ -6,7 +6,6 @@ folder is can be told without parsing. A file of an earlier version, or one edit
 
 import re
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 
 import yaml
@@ -15,6 +14,7 @@ from omegaconf._utils import get_yaml_loader
 from normbench.config.identity import digest, identity
 from normbench.config.values import Values
 from normbench.records.damage import Damaged, content_of, undamaged
+from normbench.records.files import checksum
 from normbench.records.result import environment_of
 
 FIRST_LINE = "# identity {identity}, checksum {checksum}\n"
@@ -34,11 +34,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 def signed(text: str, leaves: dict[str, object]) -> str:
     """The content of config.yaml. leaves: the identity of the run."""
     name = digest(leaves)
-    return FIRST_LINE.format(identity=name, checksum=_checksum(name.encode(), text.encode())) + text
-
-
-def _checksum(name: bytes, text: bytes) -> str:
-    return sha256(name + text).hexdigest()
+    return FIRST_LINE.format(identity=name, checksum=checksum(name.encode(), text.encode())) + text
 
 
 def configuration_of(path: Path) -> Values | None:
@@ -52,7 +48,7 @@ def digest_of(path: Path) -> str | None:
     if (content := content_of(path)) is None:
         return None
     line = SIGNED.match(content)
-    if line and _checksum(line[1], content[line.end() :]).encode() == line[2]:
+    if line and checksum(line[1], content[line.end() :]).encode() == line[2]:
         return line[1].decode()
     return _digest(path, content)
 

@@ -18,9 +18,8 @@ from normbench.config.identity import earlier, identity, run_id, tail
 from normbench.config.values import Values, to_yaml
 from normbench.errors import InputError, UserError
 from normbench.processes import launched
+from normbench.records import checkpoint
 from normbench.records.checkpoint import Unfit
-from normbench.records.checkpoint import packed as packed_state
-from normbench.records.checkpoint import unpacked as unpacked_state
 from normbench.records.configuration import digest_of, identity_of, signed
 from normbench.records.correct import FILE, of_run, packed
 from normbench.records.damage import tell, undamaged
@@ -182,13 +181,13 @@ class RunDirectory:
 
     def save_checkpoint(self, state: dict) -> None:
         # Through memory: torch's own file writer hides the reason of a failed write.
-        self._write(CHECKPOINT, packed_state(state, self.path.name))
+        self._write(CHECKPOINT, checkpoint.packed(state, self.path.name))
 
     def load_checkpoint(self) -> dict | None:
         """The last checkpoint, or None. Raises Unfit for one to set aside, UserError for one that may not be read."""
         path = self.path / CHECKPOINT
         try:
-            return unpacked_state(path.read_bytes(), self.path.name)
+            return checkpoint.unpacked(path.read_bytes(), self.path.name)
         except FileNotFoundError:
             return None
         except IsADirectoryError:

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -37,6 +38,14 @@ def require_writable(folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+
+
+def checksum(*parts) -> str:
+    """The SHA-256 of some bytes one after the other, none of them copied, in hexadecimal digits."""
+    found = sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 @contextmanager

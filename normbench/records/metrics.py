@@ -6,6 +6,7 @@ what claims and tables make of it follow from what it says of itself.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 # Status of a run or replicate → whether it is over: nothing is left to do for it, and its numbers count.
 STATUSES = {
@@ -324,6 +325,12 @@ def outcomes() -> dict[str, Outcome]:
     """Name → outcome, of all that there are, series included."""
     every = (*of_measurements(MEASUREMENTS), PEAK_MEMORY, *SERIES)
     return {outcome.name: outcome for outcome in every}
+
+
+@cache
+def flags() -> frozenset[str]:
+    """The outcomes that are true or false: whether others were reached, or sought."""
+    return frozenset(name for outcome in outcomes().values() for name in (outcome.reached, outcome.sought) if name)
 
 
 def outcome_of(column: str) -> Outcome:

@@ -2,16 +2,15 @@
 
 import json
 import sys
-from functools import cache
 from pathlib import Path
 
 from normbench.config.checks import is_integer
 from normbench.config.identity import same_run
+from normbench.config.sizes import MOST_INTEGER
 from normbench.records.damage import Damaged, content_of
-from normbench.records.metrics import OVER, Outcome, outcomes
+from normbench.records.metrics import OVER, Outcome, flags, outcomes
 
 ENDED = (*OVER, "failed")  # what a result says of its run
-LARGEST = 2**63 - 1  # integer that a table holds
 # What env.json says, where it does.
 KINDS = {
     "packages": dict,
@@ -40,7 +39,7 @@ def environment_of(path: Path) -> dict:
     said = _object(path) or {}
     for key, kind in KINDS.items():
         value = said.get(key)
-        if not isinstance(value, kind | None) or (kind is int and not 0 <= (value or 0) <= LARGEST):
+        if not isinstance(value, kind | None) or (kind is int and not 0 <= (value or 0) <= MOST_INTEGER):
             raise Damaged(path, f"{key}={value}")
     if not isinstance((said.get("packages") or {}).get("torch"), str | None):
         raise Damaged(path, "the version of torch")
@@ -99,17 +98,11 @@ def _wrong_entries(entries: list[dict], seeds: range | None) -> str | None:
     return None
 
 
-@cache
-def _flags() -> frozenset[str]:
-    """The outcomes that are true or false."""
-    return frozenset(name for outcome in outcomes().values() for name in (outcome.reached, outcome.sought) if name)
-
-
 def _may_be(outcome: Outcome, value) -> bool:
     """Whether it is null; true or false; a finite number, and an integer where the outcome is one."""
     if value is None or isinstance(value, bool):
-        return value is None or outcome.name in _flags()
-    return is_integer(value) and abs(value) <= LARGEST if outcome.whole else _is_finite(value)
+        return value is None or outcome.name in flags()
+    return is_integer(value) and abs(value) <= MOST_INTEGER if outcome.whole else _is_finite(value)
 
 
 def _is_finite(value) -> bool:

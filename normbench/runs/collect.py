@@ -15,6 +15,7 @@ from normbench.analysis.statistics import mcnemar
 from normbench.config.checks import is_integer
 from normbench.config.files import GROUPS, choices, default_leaves, study_file, study_names
 from normbench.config.overrides import normalize, plan
+from normbench.config.sizes import MOST_INTEGER
 from normbench.errors import UserError
 from normbench.facts import facts_of
 from normbench.records.directory import RunDirectory
@@ -26,7 +27,6 @@ from normbench.records.metrics import (
     of_measurements,
     whole,
 )
-from normbench.records.result import LARGEST
 from normbench.runs.planned import Run, block, looks_of, runs_of
 from normbench.runs.reuse import Reuse, reuse_of
 from normbench.runs.seeds import Shelf, carried, placed
@@ -350,7 +350,7 @@ def _environment(directory: RunDirectory) -> dict:
 
 def _scalar(value):
     """A list of a configuration as one word of a table: `0.5 0.75`, `0:16 0.5:32`; an integer beyond any as a float."""
-    if is_integer(value) and abs(value) > LARGEST:
+    if is_integer(value) and abs(value) > MOST_INTEGER:
         return float(value)
     if not isinstance(value, list):
         return value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
 
-from normbench.config.sizes import IMAGES, train_images
+from normbench.config.sizes import IMAGES, images_in_all, train_images
 from normbench.records.metrics import TRAIN
 from normbench.runs.planned import Run
 from normbench.runs.seeds import Shelf, placed
@@ -76,9 +76,7 @@ def _nearest(kind: dict[str, object], paces: list[Pace]) -> Pace | None:
     """The pace of the likest kind, of the same measurement, network and device; the first of several."""
 
     def same(pace: Pace) -> bool:
-        keys = [
-            key for key in kind.keys() | pace.kind.keys() if key.startswith(("measure.", "model.")) or key == "device"
-        ]
+        keys = [key for key in kind.keys() | pace.kind.keys() if key.startswith(SAME)]
         return all(kind.get(key) == pace.kind.get(key) for key in keys)
 
     def distance(pace: Pace) -> float:
@@ -95,7 +93,7 @@ def _there(folder: str) -> list[Pace]:
     for path in nlargest(MOST, Path(folder).glob("[!.]*/result.json"), key=lambda path: path.stat().st_mtime):
         found = shelf.at(path.parent)
         result = found and found.directory.result()
-        if result and result["status"] == "finished" and (images := _images(found.leaves)):
+        if result and result["status"] == "finished" and (images := images_in_all(found.directory.config)):
             paces.append(Pace(_kind(found.leaves), result["seconds"] / images))
     return paces
 
@@ -106,13 +104,6 @@ def _evaluated(run: Run) -> float:
     validated = data.val_size * (run.config.epochs + 1)
     precise = min(run.config.evaluation.precise_images, train_images(run.config))
     return (validated + (data.test_size or test) + precise) * run.config.replicates / 3
-
-
-def _images(leaves: dict[str, object]) -> int:
-    """Training images that a run processes, replicates counted."""
-    split = leaves["data.train_size"] or IMAGES[leaves["data.name"]][0] - leaves["data.val_size"]
-    batch = leaves["batch_size"]
-    return leaves["epochs"] * (split // batch * batch) * leaves["replicates"]
 
 
 def _trials(some: list[tuple[Run, dict[str, object]]]) -> list[Pace]:

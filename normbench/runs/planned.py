@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from normbench.config.files import flatten
 from normbench.config.overrides import Job
 from normbench.config.resolve import resolve
-from normbench.config.sizes import samples_per_epoch
+from normbench.config.sizes import images_in_all
 from normbench.config.values import plain
 from normbench.errors import InputError
 from normbench.processes import launched
@@ -40,8 +40,7 @@ class Run:
 
     @property
     def images(self) -> int:
-        """Training images it processes, replicates counted: the measure of its work."""
-        return self.config.epochs * samples_per_epoch(self.config) * self.config.replicates
+        return images_in_all(self.config)
 
     def work(self) -> list["Run"]:
         """The runs that do it: those of its parts, or it alone."""
@@ -105,7 +104,7 @@ def looks_of(jobs: Sequence[Job]) -> tuple[int, ...]:
 
     Raises InputError for what is no plan, and for other replicates than those of the first look.
     """
-    given = plain(jobs[0].config).get("looks")
+    given = plain(jobs[0].config.get("looks"))
     if given is None:
         return ()
     from normbench.analysis.claims import parse_looks  # with scipy, which takes its time to load

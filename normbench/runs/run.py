@@ -16,6 +16,7 @@ from normbench.training.machine import cpu_threads, make_ready, peak_memory_mb
 from normbench.training.session import Session
 
 NOTHING = {"finished": [], "current": None}  # a checkpoint of a run that has yet to begin
+OF_ANOTHER = "of another version"
 MISFITS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # what restoring another's state raises
 
 
@@ -75,15 +76,24 @@ def _begin(config, directory: RunDirectory, stacks: list, env: dict, anew: bool)
     """Make the folder that of this session; returns the content of the checkpoint that it goes on from."""
     directory.forget(everything=anew)
     try:
-        kept = directory.load_checkpoint() or NOTHING
-        _, finished = kept["current"], [stack["seeds"] for stack in kept["finished"]]
-        if finished != [list(seeds) for seeds in stacks[: len(finished)]]:
-            raise Unfit("of another version")
-    except (Unfit, TypeError, LookupError) as error:
-        directory.set_aside(error if isinstance(error, Unfit) else Unfit("of another version"))
+        kept = _kept(directory, stacks)
+    except Unfit as unfit:
+        directory.set_aside(unfit)
         kept = NOTHING
     directory.start(config, env)
     return kept
+
+
+def _kept(directory: RunDirectory, stacks: list) -> dict:
+    """The content of the checkpoint, if there is one. Raises Unfit for one that is not of these stacks."""
+    kept = directory.load_checkpoint() or NOTHING
+    try:
+        finished = [stack["seeds"] for stack in kept["finished"]]
+        if "current" in kept and finished == [list(seeds) for seeds in stacks[: len(finished)]]:
+            return kept
+    except (TypeError, LookupError):  # what another version kept
+        pass
+    raise Unfit(OF_ANOTHER)
 
 
 def _measure(config, directory: RunDirectory, device: str, processes: Processes, stacks: list, kept: dict) -> dict:
@@ -98,7 +108,7 @@ def _measure(config, directory: RunDirectory, device: str, processes: Processes,
             raise
         except Exception as error:
             if session.going_on and isinstance(error, MISFITS) and not isinstance(error, torch.OutOfMemoryError):
-                raise Unfit("of another version") from error
+                raise Unfit(OF_ANOTHER) from error
             if processes.first:
                 failure = {"error": f"{type(error).__name__}: {error}"}
                 directory.write_result(_header(config, directory, "failed") | failure)

@@ -18,6 +18,7 @@ from normbench.config.checks import is_integer
 from normbench.config.files import GROUPS, default_choices, default_leaves
 from normbench.config.identity import identity, unnamed
 from normbench.config.keys import BY_MACHINE, KEYS, identity_of
+from normbench.config.sizes import MOST_INTEGER
 from normbench.config.values import Values, value_at
 from normbench.facts import facts_of
 from normbench.processes import launched
@@ -26,7 +27,6 @@ from normbench.records.damage import Damaged, tell
 from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.files import plainly
 from normbench.records.metrics import MEASUREMENTS, OVER
-from normbench.records.result import LARGEST
 from normbench.runs.planned import Run, block
 
 OF_SEEDS = ("seed", "replicates")
@@ -37,7 +37,6 @@ WRITTEN = ("env.json", "metrics.csv", "checkpoint.pt", "result.json")
 # The keys whose values stand in columns, or count rows.
 TABLED = ("seed", "replicates", "batch_size", "epochs", "optim.lr", "evaluation.every_steps")
 TABLED += ("data.name", "data.train_size", "data.val_size")
-MOST = 10**6  # replicates of a run that anyone has done
 CERTAIN = 100  # characters of a name without those that the longest cut leaves alone
 
 
@@ -192,8 +191,8 @@ def _wrong(leaves: dict, study) -> str | None:
     option = facts_of(leaves["norm.name"]).images_option
     if option and not is_integer(leaves[f"norm.{option}"]):
         return f"norm.{option}={leaves[f'norm.{option}']}"
-    if leaves["seed"] + leaves["replicates"] > 2**63 or leaves["replicates"] > MOST or leaves["epochs"] > LARGEST:
-        return "seeds, replicates or epochs beyond any table"
+    if leaves["seed"] + leaves["replicates"] > MOST_INTEGER + 1:
+        return "seeds beyond any table"
     return KEYS["study"].check(study)
 
 

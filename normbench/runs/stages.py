@@ -29,7 +29,7 @@ def stages(runs: list[Run], looks: Sequence[int], reuse=None) -> Iterator[tuple[
     """
     if launched() > 1:
         raise InputError("looks", typed(list(looks)), "is for a single process; looks=null does the first seeds alone")
-    claims, going = parse_claims(plain(runs[0].job.config).get("claims")), list(range(len(runs)))
+    claims, going = parse_claims(plain(runs[0].job.config.get("claims"))), list(range(len(runs)))
     done: list[list[Run]] = [[] for _ in runs]
     for at, (before, look) in enumerate(pairwise((0, *looks))):
         stage = runs if not at else carried([_further(runs[i], before, look) for i in going], reuse)

@@ -47,13 +47,27 @@ def memory_of(config) -> int:
 
     Nothing is allocated for it. Raises InputError as make_model does.
     """
+    copies = 2 + (2 if config.optim.name == "adamw" else int(config.optim.momentum > 0))
+    size = 8 if config.precision == "float64" else 4
+    return _weights(to_yaml(config.model), to_yaml(config.norm), config.data.labels) * size * copies
+
+
+@cache
+def _weights(model_yaml: str, norm_yaml: str, labels: str) -> int:
+    """How many weights a replicate has."""
+    config = _network(model_yaml, norm_yaml, labels)
     options = _model_options(config)
     options.pop("init_scale")
     with torch.device("meta"), of_the_method(config):
         model = bare_model(config.model.name, _layers(config, 1), **options)
-    copies = 2 + (2 if config.optim.name == "adamw" else int(config.optim.momentum > 0))
-    size = 8 if config.precision == "float64" else 4
-    return sum(parameter.numel() for parameter in model.parameters()) * size * copies
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _network(model_yaml: str, norm_yaml: str, labels: str):
+    """What of a configuration makes its network."""
+    return OmegaConf.create(
+        {"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml), "data": {"labels": labels}}
+    )
 
 
 def check_memory(config) -> None:
@@ -96,9 +110,7 @@ def check_network(config, processes: int = 1) -> None:
 
 @cache
 def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> None:
-    config = OmegaConf.create(
-        {"model": OmegaConf.create(model_yaml), "norm": OmegaConf.create(norm_yaml), "data": {"labels": "class"}}
-    )
+    config = _network(model_yaml, norm_yaml, "class")
     model = make_model(config, [0])
     with of_the_method(config), torch.no_grad():
         model.train()(torch.zeros(batch, 3, size, size))

@@ -1,4 +1,3 @@
-import logging
 import os
 import subprocess
 import sys
@@ -8,34 +7,6 @@ import pytest
 from small_runs import TINY, last_of_each
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def command(monkeypatch, capfd, tmp_path):
-    """Run the command line in this process, in an empty folder: (exit status, stdout, stderr)."""
-    from normbench.__main__ import main
-
-    monkeypatch.chdir(tmp_path)
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments):
-        for name in ("NORMBENCH_COMMAND", "HYDRA_FULL_ERROR"):  # main sets them: undone after the test
-            monkeypatch.setenv(name, "")
-            monkeypatch.delenv(name)
-        monkeypatch.setattr(sys, "argv", ["normbench", *last_of_each(arguments)])
-        capfd.readouterr()
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], root.level
-        try:
-            status = main()
-        finally:  # --info turns on Hydra's debug log
-            root.handlers[:] = handlers
-            root.setLevel(level)
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
 
 
 @pytest.fixture
