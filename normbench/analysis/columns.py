@@ -22,6 +22,9 @@ CONFIGURATION = {
 }
 ENVIRONMENT = ("device", "threads", "torch", "commit", "dirty", "command")
 OTHER = ("study", "run_id", "seed", "status", PEAK_MEMORY.name, "error")
+# Whose values are texts, whatever they look like.
+TEXTS = ("study", "run_id", "model", "method", "options", "data", "optimizer", "status")
+TEXTS += ("device", "torch", "commit", "command", "error")
 # Of the columns that are no outcomes, those of numbers; and those in which every row has something.
 NUMBERS = ("seed", "batch_size", "stats_batch", "train_size", "epochs", "lr", "threads", "epoch", "step")
 NEVER_EMPTY = ("run_id", "seed", "epoch", "model", "method", "data")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from normbench.analysis.columns import NEVER_EMPTY, NUMBERS
+from normbench.analysis.columns import NEVER_EMPTY, NUMBERS, TEXTS
 from normbench.config.sizes import MOST_INTEGER
 from normbench.errors import UserError, choices_text
 from normbench.records.files import plainly, write_whole
@@ -29,7 +29,9 @@ def read(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
         with plainly(path):
             content = path.read_text("utf-8-sig")  # spreadsheets put a mark before it
         head = next(csv.reader(StringIO(content)), [])
-        table = pd.read_csv(StringIO(content), dtype={"error": object, "commit": object})
+        empty = {column: [""] if column in TEXTS else EMPTY for column in head}
+        kinds = dict.fromkeys(TEXTS, str) | {"error": object, "commit": object}
+        table = pd.read_csv(StringIO(content), dtype=kinds, keep_default_na=False, na_values=empty)
     except (ValueError, OverflowError, csv.Error) as error:
         raise UserError(f"{path}: no table that scripts/collect.py wrote ({' '.join(str(error).split())})") from None
     if twice := [column for column in dict.fromkeys(head) if head.count(column) > 1]:
@@ -46,6 +48,7 @@ def complete(table: pd.DataFrame, path: Path, columns: Iterable[str]) -> pd.Data
     return table
 
 
+EMPTY = ("", "nan", "NaN", "NA", "<NA>", "null", "None")  # what is nothing, but in texts: a study may be called NA
 WHOLE = ("seed", "diverged_epoch")  # integers, or nothing
 
 

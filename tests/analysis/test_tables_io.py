@@ -21,6 +21,14 @@ def test_texts_that_a_spreadsheet_would_work_out_are_marked_and_come_back(tmp_pa
     assert list(read(tmp_path / "table.csv")["study"]) == list(TEXTS)
 
 
+def test_a_study_of_any_name_comes_back_as_it_was_written(tmp_path):
+    names = ["NA", "None", "null", "nan", "1e5", "true", "007", "-", "N/A"]
+    write(pd.DataFrame({"study": [*names, None], "lr": [0.1] * 9 + [None]}), tmp_path / "table.csv")
+    table = read(tmp_path / "table.csv")
+    assert list(table["study"][:9]) == names
+    assert table["study"].isna().tolist() == table["lr"].isna().tolist() == [False] * 9 + [True]
+
+
 @pytest.fixture
 def edited(tmp_path):
     """A study's table with its text changed."""
