@@ -21,7 +21,8 @@ def make_ready(config, device: str) -> None:
     torch.set_num_threads(cpu_threads(config))
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(config.deterministic)
+    # As use_deterministic_algorithms, which loads torch's compiler to tell it: a second at every start.
+    torch.set_deterministic_debug_mode("error" if config.deterministic else "default")
     forget_peak_memory(device)
 
 

@@ -1,8 +1,16 @@
 """The optimizer, and gradient norms, replicate by replicate."""
 
+import inspect
+
 import torch
 
 from normbench.norms.plain import Conv2d, Linear
+
+
+# Spare each start a second: at the first call of one of these torch loads its compiler, only to have it pass them by.
+for _function in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+    if _inner := getattr(getattr(torch.optim.Optimizer, _function), "__wrapped__", None):
+        setattr(_inner, "__dynamo_disable", _inner)  # noqa: B010 (what torch leaves there itself once it has)
 
 
 def make_optimizer(model, optim, factors=None) -> torch.optim.Optimizer:
@@ -23,6 +31,12 @@ def make_optimizer(model, optim, factors=None) -> torch.optim.Optimizer:
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps, fused=True)
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
+
+
+@torch.no_grad()
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """One step along the gradients, without what torch wraps around it for its compiler and its profiler."""
+    inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

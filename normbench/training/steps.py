@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from normbench.training.network import Network
-from normbench.training.optimizer import clip_gradients, gradient_norms
+from normbench.training.optimizer import clip_gradients, gradient_norms, take_step
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,6 @@ def steps(network: Network, task, plan: Plan) -> Iterator[Step]:
             norms = gradient_norms(network.parameters, network.replicates)
             if plan.clip_norm is not None:
                 clip_gradients(network.parameters, norms, plan.clip_norm)
-        network.optimizer.step()
+        take_step(network.optimizer)
         network.step += 1
         yield Step(losses.detach(), scores, norms if measured else None)
