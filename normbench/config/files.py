@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from difflib import get_close_matches
 from functools import cache
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -85,6 +86,16 @@ def flatten(config, prefix="") -> dict[str, object]:
         else:
             leaves[f"{prefix}{key}"] = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
     return leaves
+
+
+def unknown_key(key: str, value, keys) -> InputError:
+    """The mistake that a key is none of `keys`, with those of its group, or else those that are spelled like it."""
+    group = key.partition(".")[0]
+    if near := [known for known in keys if known.startswith(f"{group}.")]:
+        return InputError(key, value, f"unknown key; {choices_text(key, near)}")
+    close = get_close_matches(key, [*keys, *GROUPS], n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return InputError(key, value, f"unknown key; {hint}choices: see --help")
 
 
 def documented(relative: str, without: tuple[str, ...] = ()) -> list[str]:

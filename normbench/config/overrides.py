@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, lru_cache
 
 from hydra import compose, initialize_config_dir
@@ -19,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import hydras
-from normbench.config.files import GROUPS, check_experiment, choices, conf_dir, default_choices, flatten
+from normbench.config.files import GROUPS, check_experiment, choices, conf_dir, default_choices, flatten, unknown_key
 from normbench.config.keys import FOLDERS
 from normbench.config.values import STANDS_IN, Values, plain, value_at
 from normbench.errors import InputError, UserError, choices_text
@@ -298,8 +297,4 @@ def _explain(overrides: list[str]) -> None:
             typed = [o.get_value_element_as_str() for o in parsed if o.key_or_group == group]
             choice = typed[-1] if typed else default_choices()[group]
             raise InputError(key, values(override)[0], f"{group}={choice} has no such key; {choices_text(key, near)}")
-        if near := [k for k in keys if k.startswith(f"{group}.")]:
-            raise InputError(key, values(override)[0], f"unknown key; {choices_text(key, near)}")
-        close = get_close_matches(key, [*keys, *GROUPS], n=3)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise InputError(key, values(override)[0], f"unknown key; {hint}choices: see --help")
+        raise unknown_key(key, values(override)[0], keys)

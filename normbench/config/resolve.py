@@ -8,7 +8,7 @@ from functools import cache
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from normbench.config.files import choices, flatten
+from normbench.config.files import choices, flatten, unknown_key
 from normbench.config.keys import KEYS, Key, measure_keys, method_keys, model_keys
 from normbench.config.sizes import IMAGES, MOST_INTEGER, samples_per_epoch, train_images
 from normbench.config.values import STANDS_IN, Values, plain
@@ -78,7 +78,7 @@ def _check_keys(leaves: dict[str, object], keys: dict[str, Key]) -> None:
     for name, value in leaves.items():
         if name not in keys:
             _check_section(name, leaves, keys)
-            raise InputError(name, value, f"unknown key; {choices_text(name, keys)}")
+            raise unknown_key(name, value, keys)
         if wrong := keys[name].check(value):
             raise InputError(name, value, wrong)
 

@@ -12,7 +12,7 @@ from normbench.records.metrics import TRAIN
 from normbench.runs.planned import Run
 from normbench.runs.seeds import Shelf, placed
 
-BUDGET = 1.5  # seconds for the steps of all trials; what loads torch comes on top
+BUDGET = 1.2  # seconds for the steps of all trials; what loads torch comes on top
 MOST = 50  # finished runs of a folder that are looked at, the latest
 OF_A_KIND = ("measure.", "model.", "norm.", "augment.", "evaluation.")
 SAME = ("measure.", "model.", "device")  # of a kind that may stand in for another

@@ -6,11 +6,10 @@ import torch
 
 from normbench.norms.plain import Conv2d, Linear
 
-
 # Spare each start a second: at the first call of one of these torch loads its compiler, only to have it pass them by.
 for _function in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
     if _inner := getattr(getattr(torch.optim.Optimizer, _function), "__wrapped__", None):
-        setattr(_inner, "__dynamo_disable", _inner)  # noqa: B010 (what torch leaves there itself once it has)
+        _inner.__dynamo_disable = _inner  # what torch leaves there itself once it has
 
 
 def make_optimizer(model, optim, factors=None) -> torch.optim.Optimizer:

@@ -40,7 +40,7 @@ TYPED = [
 
 @pytest.fixture
 def ended(tmp_path):
-    """Run commands in an empty folder: of each (exit status, which of torch and its compiler are loaded, what it said)."""
+    """Run commands in an empty folder: of each (exit status, what of torch is loaded, what it said)."""
 
     def run(*commands):
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
