@@ -16,6 +16,8 @@ def series_of(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
     """
     if (content := content_of(path)) is None:
         return []
+    if not content:  # a run writes the head of its table at least
+        raise Damaged(path, "it is empty")
     try:
         lines = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         if lines and not set(columns) <= lines[0].keys():

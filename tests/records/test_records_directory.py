@@ -16,8 +16,10 @@ from omegaconf import OmegaConf
 
 from normbench.errors import UserError
 from normbench.records.checkpoint import Unfit
+from normbench.records.damage import Damaged
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import METRICS
+from normbench.records.series import series_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,8 +136,10 @@ def test_a_reader_never_sees_half_a_file(directory):
 def test_kill_9_while_writing_leaves_a_whole_file(directory):
     code = """
 import sys, torch
+from normbench.records.damage import Damaged
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import METRICS
+from normbench.records.series import series_of
 directory = RunDirectory(*sys.argv[1:])
 n = 0
 print("ready", flush=True)
@@ -205,6 +209,7 @@ def test_the_lock_of_a_dead_process_is_free(directory):
     code = """
 import sys, time
 from normbench.records.checkpoint import Unfit
+from normbench.records.damage import Damaged
 from normbench.records.directory import RunDirectory
 with RunDirectory(*sys.argv[1:]).locked():
     print("locked", flush=True)
@@ -245,3 +250,11 @@ def test_start_writes_what_the_run_is(directory):
     directory.start(config, {"commit": None})
     assert OmegaConf.load(directory.path / "config.yaml") == config
     assert json.loads((directory.path / "env.json").read_text()) == {"commit": None}
+
+
+def test_an_empty_series_is_damaged(tmp_path):
+    """A run writes the head of its table at least."""
+    assert series_of(tmp_path / "metrics.csv") == []
+    (tmp_path / "metrics.csv").write_bytes(b"")
+    with pytest.raises(Damaged, match="it is empty"):
+        series_of(tmp_path / "metrics.csv")
