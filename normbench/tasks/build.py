@@ -12,7 +12,10 @@ from normbench.config.values import to_yaml, value_at
 from normbench.errors import InputError
 from normbench.models import bare_model, build_model
 from normbench.norms import Layers
+from normbench.norms.plain import Conv2d
+from normbench.records.metrics import TRAIN
 
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}  # of a value, by precision
 SIZE = 32  # pixels, of images that no schedule resizes
 
 
@@ -48,7 +51,8 @@ def memory_of(config) -> int:
     Nothing is allocated for it. Raises InputError as make_model does.
     """
     copies = 2 + (2 if config.optim.name == "adamw" else int(config.optim.momentum > 0))
-    size = 8 if config.precision == "float64" else 4
+    # Weights are of float32 at the least.
+    size = max(4, BYTES[config.precision])
     return _weights(to_yaml(config.model), to_yaml(config.norm), config.data.labels) * size * copies
 
 
@@ -72,16 +76,22 @@ def _network(model_yaml: str, norm_yaml: str, labels: str):
 
 def check_memory(config) -> None:
     """Raise InputError for networks whose weights alone the machine cannot hold. config: resolved."""
-    each, there = memory_of(config), memory(config.device)
+    _require_room(config, memory_of(config), "model.width", "weights, gradients and optimizer")
+
+
+def _require_room(config, each: int, key: str, words: str) -> None:
+    """Raise InputError where the machine has not these bytes for each replicate of a stack.
+
+    key: to blame where not even one fits. words: what the memory is for.
+    """
+    there, count = memory(config.device), 1
     if there is None or each * config.stack <= there:
         return
-    key, count = ("model.width", 1) if each > there else ("stack", config.stack)
-    words = f"{count} network{'s' * (count > 1)} with gradients and optimizer take"
-    raise InputError(
-        key,
-        value_at(config, key),
-        f"{words} {_gib(each * count)}, {config.device} has {_gib(there)}; lower {key}",
-    )
+    if each <= there:
+        key, count = "stack", config.stack
+    networks = "1 network needs" if count == 1 else f"{count} networks need"
+    needed = f"{networks} at least {_gib(each * count)} for {words}"
+    raise InputError(key, value_at(config, key), f"{needed}, {config.device} has {_gib(there)}; lower {key}")
 
 
 def _gib(size: int) -> str:
@@ -99,21 +109,29 @@ def check_network(config, processes: int = 1) -> None:
     for size in (SIZE, min(sizes)):  # what is wrong with the model alone, then what a small size adds
         batch = min(config.batch_size // processes, 2)
         try:
-            _try(to_yaml(config.model), to_yaml(config.norm), batch, size)
+            values = _try(to_yaml(config.model), to_yaml(config.norm), batch, size)
         except (InputError, RuntimeError) as error:
             if size == SIZE:
                 raise
             raise InputError(
                 "augment.resize", size, f"too small for model={config.model.name}, norm={config.norm.name} ({error})"
             ) from None
+        if config.measure.name == TRAIN:
+            kept = values * BYTES[config.precision] * (config.batch_size // processes)
+            _require_room(config, kept, "batch_size", "the feature maps of a batch")
 
 
 @cache
-def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> None:
+def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> int:
+    """How many values the convolutions of a replicate make of an image, which its gradients are computed from."""
     config = _network(model_yaml, norm_yaml, "class")
-    model = make_model(config, [0])
+    model, values = make_model(config, [0]), []
+    for module in model.modules():
+        if isinstance(module, Conv2d):
+            module.register_forward_hook(lambda _, inputs, maps: values.append(maps[0].numel()))
     with of_the_method(config), torch.no_grad():
         model.train()(torch.zeros(batch, 3, size, size))
+    return sum(values)
 
 
 @contextmanager

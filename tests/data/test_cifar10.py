@@ -429,3 +429,19 @@ def test_a_folder_for_reading_alone_is_read_where_it_lies(arrays, tmp_path, monk
     (tmp_path / cifar10.FOLDER).rmdir()
     with pytest.raises(UserError, match="not a folder that can be written"):
         cifar10.load_arrays(tmp_path)
+
+
+def test_of_an_archive_only_files_within_the_folder_are_unpacked(tmp_path):
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with tarfile.open(tmp_path / "packed.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "file", "within/file")
+        archive.add(tmp_path / "file", "../outside")
+        absolute = archive.gettarinfo(tmp_path / "file")
+        absolute.name = f"{tmp_path}/absolute"
+        archive.addfile(absolute, io.BytesIO(b"content"))
+        archive.add(tmp_path / "link", "link")
+    (tmp_path / "folder").mkdir()
+    cifar10._unpack(tmp_path / "packed.tgz", tmp_path / "folder")
+    assert [path.name for path in (tmp_path / "folder").rglob("*")] == ["within", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "link", "packed.tgz"]

@@ -47,3 +47,18 @@ def test_a_stack_beyond_memory_is_refused_and_one_within_is_not(compose, monkeyp
         build.check_memory(config)
     monkeypatch.setattr(build, "memory", lambda device: None)
     build.check_memory(config)
+
+
+def test_a_batch_beyond_memory_is_refused(compose, monkeypatch):
+    """The maps of ResNet-8's seven convolutions: three of 8×32², two of 16×16², two of 32×8²."""
+    stacked = ("batch_size=64", "replicates=2", "stack=2")
+    config = resolve(compose("data=patterns", "model.width=8", "device=cpu", *stacked))
+    each = 64 * 4 * (3 * 8 * 32**2 + 2 * 16 * 16**2 + 2 * 32 * 8**2)
+    monkeypatch.setattr(build, "memory", lambda device: 2 * each)
+    check_network(config)
+    monkeypatch.setattr(build, "memory", lambda device: 2 * each - 1)
+    with pytest.raises(InputError, match=r"^stack=2: 2 networks need at least .* maps of a batch.* lower stack$"):
+        check_network(config)
+    monkeypatch.setattr(build, "memory", lambda device: each - 1)
+    with pytest.raises(InputError, match=r"^batch_size=64: 1 network needs .* lower batch_size$"):
+        check_network(config)
