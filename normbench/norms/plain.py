@@ -46,12 +46,16 @@ class Conv2d(_Filters, nn.Conv2d):
 
 
 class Linear(_Filters, nn.Module):
-    """R linear layers as one batched product: weight R×out×in, input N×(R·in), output R×N×out."""
+    """R linear layers as one batched product: weight R×out×in, input N×(R·in), output R×N×out.
+
+    Weights start uniform within ±1/√in, as torch's, biases at 0.
+    """
 
     def __init__(self, in_features, out_features, *, replicates=1):
         super().__init__()
         self.in_features, self.out_features, self.replicates = in_features, out_features, replicates
-        self.weight = nn.Parameter(torch.empty(replicates, out_features, in_features))
+        bound = in_features**-0.5
+        self.weight = nn.Parameter(torch.empty(replicates, out_features, in_features).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(replicates, out_features))
 
     def forward(self, x):

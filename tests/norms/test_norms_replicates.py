@@ -88,6 +88,13 @@ def test_convolution_is_one_convolution_for_each_replicate(groups):
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_linear_layer_starts_as_torchs_does():
+    torch.manual_seed(0)
+    weight = Linear(25, 400, replicates=3).weight
+    assert 0.19 < weight.abs().max() <= 0.2
+    assert weight.std().item() == pytest.approx(0.2 / 3**0.5, rel=0.02)
+
+
 def test_linear_is_one_linear_layer_for_each_replicate():
     torch.manual_seed(0)
     layer = Linear(4, 5, replicates=3).double()
