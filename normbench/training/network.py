@@ -13,6 +13,12 @@ from normbench.training.optimizer import make_optimizer, set_lr
 INIT_IMAGES = 512  # training images that a method prepares itself with
 
 
+def make_native(config, model, replicates):
+    from normbench.kernels.native import Native
+    if NATIVE: return Native(model, replicates)
+NATIVE = True
+
+
 class Network:
     """The replicates of a task's seeds and their optimizer.
 
@@ -40,6 +46,7 @@ class Network:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
         self.parallel = self.model
+        self.native = make_native(config, self.model, self.replicates) if task.processes.count == 1 else None
         if task.processes.count > 1:
             self.parallel = torch.nn.parallel.DistributedDataParallel(self.model)
 
@@ -58,6 +65,8 @@ class Network:
         self.method.before_step(self.model, self.step, share)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.native is not None:
+            return self.native(x)
         with self.precision():
             return self.parallel(x).to(self.dtype)
 

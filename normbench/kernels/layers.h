@@ -1,0 +1,571 @@
+/* The layers in one type of numbers, REAL; kernels.c includes this once for each. */
+
+typedef REAL NAME(vec) __attribute__((vector_size(BYTES)));
+typedef REAL NAME(loose) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+typedef WHOLE NAME(bits) __attribute__((vector_size(BYTES)));
+#define vec NAME(vec)
+#define V ((int64_t)(BYTES / sizeof(REAL)))
+
+INLINE vec NAME(load)(const REAL *p) { return *(const NAME(loose) *)p; }
+INLINE void NAME(store)(REAL *p, vec v) { *(NAME(loose) *)p = v; }
+INLINE vec NAME(unless)(NAME(bits) condition, vec v) { return (vec)((NAME(bits))v & ~condition); } /* 0 where it holds */
+#define load NAME(load)
+#define store NAME(store)
+
+/* What a thread works on: chunk images, counted from `first`, of one replicate. */
+struct NAME(place) {
+    const struct program *program;
+    void *const *tensors, *const *gradients;
+    REAL *kept;    /* of the replicate */
+    REAL *scratch; /* of the thread */
+    int64_t replicate, first, count;
+};
+#define place NAME(place)
+
+INLINE int64_t NAME(pixels)(const struct map *m) { return (m->height + 2) * (m->width + 2); }
+
+/* Where a map has its first image of the chunk: its values, and the gradient of the loss by them. */
+INLINE REAL *NAME(values)(const struct place *at, int64_t map) {
+    const struct map *m = &at->program->maps[map];
+    return at->kept + m->values + at->first % at->program->slots * NAME(pixels)(m) * m->lanes;
+}
+INLINE REAL *NAME(gradient)(const struct place *at, int64_t map) {
+    return at->scratch + at->program->maps[map].gradient;
+}
+/* The numbers of this replicate in a parameter of `each` a replicate; NULL where there is none. */
+INLINE REAL *NAME(own)(void *const *list, int64_t which, int64_t each, const struct place *at) {
+    return which < 0 || !list[which] ? 0 : (REAL *)list[which] + at->replicate * each;
+}
+#define values NAME(values)
+#define gradient NAME(gradient)
+#define own NAME(own)
+
+/* --- Products. --- */
+
+struct NAME(run) { int64_t x, w, count; }; /* Σ over count: x[x + k] · row w + k of the filters */
+#define run NAME(run)
+
+/* y[i·to + v] = start + Σ of the runs, for M positions i and N vectors of channels. w: rows of N vectors. */
+INLINE void NAME(tile)(const int M, const int N, const struct run *runs, int64_t count, const REAL *x, int64_t from,
+                       const REAL *w, const REAL *start, REAL *y, int64_t to, int add) {
+    vec sum[TILE][2];
+    UNROLL for (int i = 0; i < M; i++)
+        UNROLL for (int v = 0; v < N; v++)
+            sum[i][v] = add ? load(y + i * to + v * V) : start ? load(start + v * V) : (vec){0};
+    for (int64_t r = 0; r < count; r++) {
+        const REAL *a = x + runs[r].x, *b = w + runs[r].w * N * V;
+        for (int64_t k = 0; k < runs[r].count; k++, b += N * V) {
+            vec of[2];
+            UNROLL for (int v = 0; v < N; v++) of[v] = load(b + v * V);
+            UNROLL for (int i = 0; i < M; i++)
+                UNROLL for (int v = 0; v < N; v++) sum[i][v] += of[v] * a[i * from + k];
+        }
+    }
+    UNROLL for (int i = 0; i < M; i++)
+        UNROLL for (int v = 0; v < N; v++) store(y + i * to + v * V, sum[i][v]);
+}
+
+/* The same for any number of positions; vectors: 1 or 2. */
+INLINE void NAME(line)(int64_t positions, const int N, const struct run *runs, int64_t count, const REAL *x, int64_t from,
+                       const REAL *w, const REAL *start, REAL *y, int64_t to, int add) {
+    int64_t i = 0;
+#define TILES(M)                                                                                                               \
+    NAME(tile)(M, N, runs, count, x + i * from, from, w, start, y + i * to, to, add), i += M
+    while (positions - i >= TILE && (TILE % 4 == 0 || positions - i != 8)) TILES(TILE); /* 4 + 4 rather than 6 + 2 */
+    while (positions - i >= 4) TILES(4);
+    while (positions - i >= 2) TILES(2);
+    if (i < positions) TILES(1);
+#undef TILES
+}
+static void NAME(lines)(int64_t positions, int64_t vectors, const struct run *runs, int64_t count, const REAL *x,
+                        int64_t from, const REAL *w, const REAL *start, REAL *y, int64_t to, int add) {
+    if (vectors == 2) NAME(line)(positions, 2, runs, count, x, from, w, start, y, to, add);
+    else NAME(line)(positions, 1, runs, count, x, from, w, start, y, to, add);
+}
+
+/* dw[k·lanes + v] += Σ over positions x[p·from + k]·g[p·to + v], for M numbers k and N vectors of channels. */
+INLINE void NAME(outer)(const int M, const int N, const REAL *x, int64_t from, int64_t row_from, const REAL *g, int64_t to,
+                        int64_t row_to, int64_t rows, int64_t positions, REAL *dw, int64_t lanes) {
+    vec sum[DEEP][2];
+    UNROLL for (int i = 0; i < M; i++)
+        UNROLL for (int v = 0; v < N; v++) sum[i][v] = load(dw + i * lanes + v * V);
+    for (int64_t h = 0; h < rows; h++) {
+        const REAL *a = x + h * row_from, *b = g + h * row_to;
+        for (int64_t p = 0; p < positions; p++, a += from, b += to) {
+            vec of[2];
+            UNROLL for (int v = 0; v < N; v++) of[v] = load(b + v * V);
+            UNROLL for (int i = 0; i < M; i++)
+                UNROLL for (int v = 0; v < N; v++) sum[i][v] += of[v] * a[i];
+        }
+    }
+    UNROLL for (int i = 0; i < M; i++)
+        UNROLL for (int v = 0; v < N; v++) store(dw + i * lanes + v * V, sum[i][v]);
+}
+
+INLINE int64_t NAME(vectors)(int64_t lanes, int64_t from) { return lanes - from >= 2 * V ? 2 : 1; }
+
+/* --- Convolutions with the same padding: size 3 or 1, stride 1 or 2. Filters are packed: see below. --- */
+
+/* y = bias + the convolution of x by w, of `images` images; add: to what is in y, without bias. */
+static void NAME(convolve)(const struct map *in, const REAL *x, const REAL *w, const REAL *bias, int64_t size, int64_t stride,
+                           const struct map *out, REAL *y, int64_t images, int add) {
+    int64_t row = (in->width + 2) * in->lanes, to = (out->width + 2) * out->lanes, before = 1 - size / 2;
+    int64_t depth = size * size * in->lanes;
+    struct run runs[3];
+    for (int64_t kh = 0; kh < size; kh++)
+        runs[kh] = (struct run){(kh + before) * row + before * in->lanes, kh * size * in->lanes, size * in->lanes};
+    for (int64_t n = 0; n < images; n++)
+        for (int64_t c = 0, many; c < out->lanes; c += many * V) {
+            many = NAME(vectors)(out->lanes, c);
+            const REAL *from = x + n * NAME(pixels)(in) * in->lanes;
+            REAL *first = y + n * NAME(pixels)(out) * out->lanes + to + out->lanes + c;
+            /* As many rows of filters at a time as stay in the nearest cache beside the maps. */
+            int64_t step = depth * many * V * (int64_t)sizeof(REAL) > NEAR ? 1 : size;
+            for (int64_t kh = 0; kh < size; kh += step)
+                for (int64_t h = 0; h < out->height; h++)
+                    NAME(lines)(out->width, many, runs + kh, step, from + h * stride * row, stride * in->lanes, w + c * depth,
+                                bias ? bias + c : 0, first + h * to, out->lanes, add || kh);
+        }
+}
+
+static void NAME(conv)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    NAME(convolve)(in, values(at, op->x), at->scratch + op->filters, op->tensor[1] < 0 ? 0 : at->scratch + op->bias, op->size,
+                   op->stride, out, values(at, op->y), at->count, 0);
+}
+
+/* The gradient by the input: of stride 1 a convolution, of stride 2 one for the even and the odd rows and columns each. */
+static void NAME(conv_input)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    const REAL *g = gradient(at, op->y), *w = at->scratch + op->transposed;
+    REAL *dx = gradient(at, op->x);
+    if (op->stride == 1) {
+        NAME(convolve)(out, g, w, 0, op->size, 1, in, dx, at->count, (int)op->add_x);
+        return;
+    }
+    int64_t row = (out->width + 2) * out->lanes, to = (in->width + 2) * in->lanes, pad = op->size / 2;
+    for (int64_t h = 0; h < in->height; h++)
+        for (int64_t phase = 0; phase < 2 && phase < in->width; phase++) {
+            struct run runs[4];
+            int64_t count = 0;
+            for (int64_t kh = (h + pad) % 2; kh < op->size; kh += 2)
+                for (int64_t kw = (phase + pad) % 2; kw < op->size; kw += 2)
+                    runs[count++] = (struct run){((h + pad - kh) / 2 + 1) * row + ((phase + pad - kw) / 2 + 1) * out->lanes,
+                                                 ((op->size - 1 - kh) * op->size + op->size - 1 - kw) * out->lanes, out->lanes};
+            for (int64_t n = 0; n < at->count; n++)
+                for (int64_t c = 0, many; c < in->lanes; c += many * V) {
+                    many = NAME(vectors)(in->lanes, c);
+                    NAME(lines)((in->width - phase + 1) / 2, many, runs, count, g + n * NAME(pixels)(out) * out->lanes, out->lanes,
+                                w + c * op->size * op->size * out->lanes, 0,
+                                dx + n * NAME(pixels)(in) * in->lanes + (h + 1) * to + (phase + 1) * in->lanes + c,
+                                2 * in->lanes, (int)op->add_x);
+                }
+        }
+}
+
+/* The gradient by the filters, added to what the images before had. */
+static void NAME(conv_filters)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    int64_t row = (in->width + 2) * in->lanes, to = (out->width + 2) * out->lanes, before = 1 - op->size / 2;
+    int64_t from = op->stride * in->lanes, down = op->stride * row, depth = op->size * in->lanes;
+    for (int64_t n = 0; n < at->count; n++) {
+        const REAL *x = values(at, op->x) + n * NAME(pixels)(in) * in->lanes + before * in->lanes;
+        const REAL *g = gradient(at, op->y) + n * NAME(pixels)(out) * out->lanes + to + out->lanes;
+        for (int64_t c = 0, many; c < out->lanes; c += many * V) {
+            many = NAME(vectors)(out->lanes, c);
+            for (int64_t kh = 0; kh < op->size; kh++) {
+                const REAL *a = x + (kh + before) * row;
+                REAL *dw = at->scratch + op->filter_gradients + kh * depth * out->lanes + c;
+                int64_t k = 0;
+#define OUTER(M)                                                                                                               \
+    for (; k + M <= depth; k += M)                                                                                             \
+        if (many == 2)                                                                                                         \
+            NAME(outer)(M, 2, a + k, from, down, g + c, out->lanes, to, out->height, out->width, dw + k * out->lanes,          \
+                        out->lanes);                                                                                           \
+        else                                                                                                                   \
+            NAME(outer)(M, 1, a + k, from, down, g + c, out->lanes, to, out->height, out->width, dw + k * out->lanes, out->lanes)
+                OUTER(DEEP);
+#if DEEP > 9
+                OUTER(9); /* of three colours */
+#endif
+                OUTER(3);
+                OUTER(1);
+#undef OUTER
+            }
+        }
+        if (op->tensor[1] >= 0)
+            for (int64_t h = 0; h < out->height; h++)
+                for (int64_t c = 0; c < out->lanes; c += V) {
+                    vec sum = {0};
+                    for (int64_t p = 0; p < out->width; p++) sum += load(g + h * to + p * out->lanes + c);
+                    REAL *db = at->scratch + op->bias_gradients + c;
+                    store(db, load(db) + sum);
+                }
+    }
+}
+
+/* Where packed filters have the number of channel c in row k: blocks of two vectors of channels, or of the last one. */
+INLINE int64_t NAME(packed)(int64_t k, int64_t c, int64_t rows, int64_t lanes) {
+    int64_t block = c / (2 * V) * 2 * V, many = NAME(vectors)(lanes, block);
+    return block * rows + k * many * V + c - block;
+}
+
+/* Before the first image: filters as the products want them. A parameter is [to][size][size][from]. */
+static void NAME(pack)(const struct place *at, const struct op *op, int backward) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
+    const REAL *w = own(at->tensors, op->tensor[0], co * area * ci, at), *bias = own(at->tensors, op->tensor[1], co, at);
+    if (backward && !op->needs_x) return;
+    for (int64_t o = 0; o < co; o++)
+        for (int64_t k = 0; k < area; k++, w += ci)
+            if (backward) { /* from the last place to the first */
+                int64_t row = (area - 1 - k) * out->lanes + o;
+                for (int64_t i = 0, many; i < ci; i += many) {
+                    many = ci - i < 2 * V ? ci - i : 2 * V;
+                    memcpy(at->scratch + op->transposed + NAME(packed)(row, i, area * out->lanes, in->lanes), w + i,
+                           many * sizeof(REAL));
+                }
+            } else {
+                REAL *to = at->scratch + op->filters + NAME(packed)(k * in->lanes, o, area * in->lanes, out->lanes);
+                int64_t step = NAME(vectors)(out->lanes, o / (2 * V) * 2 * V) * V;
+                for (int64_t i = 0; i < ci; i++) to[i * step] = w[i];
+            }
+    for (int64_t o = 0; !backward && bias && o < co; o++) at->scratch[op->bias + o] = bias[o];
+}
+
+/* After the last image: the gradients by filters and bias, as the parameters are laid out. */
+static void NAME(unpack)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
+    const REAL *packed = at->scratch + op->filter_gradients;
+    REAL *dw = own(at->gradients, op->tensor[0], co * area * ci, at), *db = own(at->gradients, op->tensor[1], co, at);
+    for (int64_t o = 0; dw && o < co; o++)
+        for (int64_t k = 0; k < area; k++)
+            for (int64_t i = 0; i < ci; i++) dw[(o * area + k) * ci + i] = packed[(k * in->lanes + i) * out->lanes + o];
+    for (int64_t o = 0; db && o < co; o++) db[o] = at->scratch[op->bias_gradients + o];
+}
+
+/* --- Normalization, shortcut and activation: y = act(factor·(scale·x + shift) + shortcut). --- */
+
+/* Sums a channel over images: of x − centre, or of its square; of double precision between rows. */
+static void NAME(moment)(const REAL *x, const struct map *m, int64_t images, const REAL *centre, int square, double *sums) {
+    for (int64_t c = 0; c < m->lanes; c++) sums[c] = 0;
+    for (int64_t n = 0; n < images; n++)
+        for (int64_t h = 1; h <= m->height; h++) {
+            const REAL *row = x + (n * NAME(pixels)(m) + h * (m->width + 2) + 1) * m->lanes;
+            for (int64_t c = 0; c < m->lanes; c += V) {
+                vec middle = load(centre + c), sum[4] = {{0}};
+                int64_t p = 0;
+                for (; p + 4 <= m->width; p += 4)
+                    UNROLL for (int i = 0; i < 4; i++) {
+                        vec d = load(row + (p + i) * m->lanes + c) - middle;
+                        sum[i] += square ? d * d : d;
+                    }
+                for (; p < m->width; p++) {
+                    vec d = load(row + p * m->lanes + c) - middle;
+                    sum[0] += square ? d * d : d;
+                }
+                sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+                for (int64_t i = 0; i < V; i++) sums[c + i] += sum[0][i];
+            }
+        }
+}
+
+/* Every channel's sum becomes that of its group. */
+static void NAME(of_groups)(double *sums, int64_t channels, int64_t group) {
+    for (int64_t c = 0; c < channels; c += group) {
+        double sum = 0;
+        for (int64_t i = 0; i < group; i++) sum += sums[c + i];
+        for (int64_t i = 0; i < group; i++) sums[c + i] = sum;
+    }
+}
+
+/* Mean and 1/√(variance + ε) a channel of `images` images from x on, into `mean` and `inverse`. */
+static void NAME(statistic)(const struct place *at, const struct op *op, const REAL *x, int64_t images, REAL *mean,
+                            REAL *inverse) {
+    const struct map *m = &at->program->maps[op->x];
+    double sums[MOST_LANES], count = (double)images * m->height * m->width * op->group;
+    REAL *running_mean = own(at->tensors, op->tensor[2], m->channels, at);
+    REAL *running_var = own(at->tensors, op->tensor[3], m->channels, at);
+    for (int64_t c = 0; c < m->lanes; c++) mean[c] = 0, inverse[c] = 0;
+    NAME(moment)(x, m, images, mean, 0, sums);
+    NAME(of_groups)(sums, m->channels, op->group);
+    for (int64_t c = 0; c < m->channels; c++) mean[c] = (REAL)(sums[c] / count);
+    NAME(moment)(x, m, images, mean, 1, sums);
+    NAME(of_groups)(sums, m->channels, op->group);
+    for (int64_t c = 0; c < m->channels; c++) {
+        double var = sums[c] / count;
+        inverse[c] = (REAL)(1 / sqrt(var + op->eps));
+        if (running_mean) {
+            running_mean[c] = (REAL)((1 - op->momentum) * running_mean[c] + op->momentum * mean[c]);
+            running_var[c] = (REAL)((1 - op->momentum) * running_var[c] + op->momentum * (var * count / (count - 1)));
+        }
+    }
+}
+
+/* scale and shift of the images that share a statistic. mean, inverse: of it. */
+static void NAME(scales)(const struct place *at, const struct op *op, const REAL *mean, const REAL *inverse, REAL *scale,
+                         REAL *shift) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL *gamma = own(at->tensors, op->tensor[0], m->channels, at), *beta = own(at->tensors, op->tensor[1], m->channels, at);
+    for (int64_t c = 0; c < m->lanes; c++) {
+        int real = c < m->channels;
+        scale[c] = !real ? 0 : op->norm == NONE ? 1 : gamma ? gamma[c] * inverse[c] : inverse[c];
+        shift[c] = !real || op->norm == NONE ? 0 : (beta ? beta[c] : 0) - mean[c] * scale[c];
+    }
+}
+
+INLINE const REAL *NAME(shortcut)(const REAL *other, const struct map *from, const struct op *op, int64_t n, int64_t h) {
+    return other + (n * NAME(pixels)(from) + (h * op->stride + 1) * (from->width + 2) + 1) * from->lanes;
+}
+
+static void NAME(point)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x], *from = op->other < 0 ? 0 : &at->program->maps[op->other];
+    const REAL *x = values(at, op->x), *other = from ? values(at, op->other) : 0;
+    const REAL *factor = own(at->tensors, op->tensor[4], 1, at);
+    REAL *y = values(at, op->y), scale[MOST_LANES], shift[MOST_LANES];
+    int64_t span = op->norm == OWN ? op->span : at->count;
+    for (int64_t start = 0; start < at->count; start += span) {
+        int64_t images = at->count - start < span ? at->count - start : span;
+        const REAL *first = x + start * NAME(pixels)(m) * m->lanes;
+        REAL mean[MOST_LANES], inverse[MOST_LANES];
+        if (op->norm == OWN) {
+            REAL *stats = at->kept + op->stats + (at->first % at->program->slots + start) / op->span * 2 * m->lanes;
+            NAME(statistic)(at, op, first, images, stats, stats + m->lanes);
+            NAME(scales)(at, op, stats, stats + m->lanes, scale, shift);
+        } else {
+            const REAL *running_mean = own(at->tensors, op->tensor[2], m->channels, at);
+            const REAL *running_var = own(at->tensors, op->tensor[3], m->channels, at);
+            for (int64_t c = 0; op->norm == RUNNING && c < m->channels; c++)
+                mean[c] = running_mean[c], inverse[c] = (REAL)(1 / sqrt(running_var[c] + op->eps));
+            NAME(scales)(at, op, mean, inverse, scale, shift);
+        }
+        for (int64_t c = 0; factor && c < m->lanes; c++) scale[c] *= *factor, shift[c] *= *factor;
+        for (int64_t n = start; n < start + images; n++)
+            for (int64_t h = 0; h < m->height; h++) {
+                int64_t row = (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + 1) * m->lanes;
+                for (int64_t c = 0; c < m->lanes; c += V) {
+                    vec a = load(scale + c), b = load(shift + c);
+                    const REAL *there = from && c < from->lanes ? NAME(shortcut)(other, from, op, n, h) + c : 0;
+                    for (int64_t p = 0; p < m->width; p++) {
+                        vec t = load(x + row + p * m->lanes + c) * a + b;
+                        if (there) t += load(there + p * op->stride * from->lanes);
+                        if (op->relu) t = NAME(unless)(t < 0, t); /* what is no number stays none */
+                        store(y + row + p * m->lanes + c, t);
+                    }
+                }
+            }
+    }
+}
+
+/* Backwards: the gradient by y is masked where it lies, handed to the shortcut, and becomes that by x. */
+static void NAME(point_back)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x], *from = op->other < 0 ? 0 : &at->program->maps[op->other];
+    const REAL *x = values(at, op->x), *y = values(at, op->y);
+    const REAL *gamma = own(at->tensors, op->tensor[0], m->channels, at), *factor = own(at->tensors, op->tensor[4], 1, at);
+    REAL *g = gradient(at, op->y), *dx = gradient(at, op->x), *dother = from ? gradient(at, op->other) : 0;
+    double *totals = (double *)(at->scratch + op->sums); /* by γ and β, and by the factor */
+    int64_t span = op->norm == OWN ? op->span : at->count;
+    if (from && op->add_other == CLEAR) memset(dother, 0, at->count * NAME(pixels)(from) * from->lanes * sizeof(REAL));
+    for (int64_t start = 0; start < at->count; start += span) {
+        int64_t images = at->count - start < span ? at->count - start : span;
+        REAL none[MOST_LANES] = {0}, k0[MOST_LANES], k1[MOST_LANES], k2[MOST_LANES];
+        const REAL *mean = none, *inverse = none;
+        double sums[MOST_LANES] = {0}, products[MOST_LANES] = {0};
+        if (op->norm == OWN)
+            mean = at->kept + op->stats + (at->first % at->program->slots + start) / op->span * 2 * m->lanes,
+            inverse = mean + m->lanes;
+        for (int64_t n = start; n < start + images; n++)
+            for (int64_t h = 0; h < m->height; h++) {
+                int64_t row = (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + 1) * m->lanes;
+                for (int64_t c = 0; c < m->lanes; c += V) {
+                    vec sum = {0}, product = {0}, middle = load(mean + c);
+                    int handed = from && op->add_other != SHARE && c < from->lanes;
+                    REAL *there = handed ? (REAL *)NAME(shortcut)(dother, from, op, n, h) + c : 0;
+                    for (int64_t p = 0; p < m->width; p++) {
+                        int64_t here = row + p * m->lanes + c;
+                        vec t = load(g + here);
+                        if (op->relu) {
+                            t = NAME(unless)(load(y + here) <= 0, t);
+                            store(g + here, t);
+                        }
+                        if (there) {
+                            REAL *to = there + p * op->stride * from->lanes;
+                            store(to, op->add_other == COPY ? t : load(to) + t);
+                        }
+                        sum += t;
+                        product += t * (load(x + here) - middle);
+                    }
+                    for (int64_t i = 0; i < V; i++) sums[c + i] += sum[i], products[c + i] += product[i];
+                }
+            }
+        if (op->norm == NONE && !factor && op->x == op->y) continue;
+        REAL by = factor ? *factor : 1;
+        double count = (double)images * m->height * m->width * op->group, a[MOST_LANES], b[MOST_LANES];
+        for (int64_t c = 0; c < m->channels; c++) {
+            if (op->norm == OWN) {
+                double scale = gamma ? gamma[c] : 1, xhat = products[c] * inverse[c]; /* Σ g·x̂ */
+                if (factor) totals[2 * m->lanes] += scale * xhat + (op->tensor[1] < 0 ? 0 : sums[c] * own(at->tensors, op->tensor[1], m->channels, at)[c]);
+                totals[c] += by * xhat, totals[m->lanes + c] += by * sums[c];
+                a[c] = by * scale * sums[c], b[c] = by * scale * xhat;
+            } else if (factor)
+                totals[2 * m->lanes] += products[c];
+        }
+        if (op->norm == OWN) NAME(of_groups)(a, m->channels, op->group), NAME(of_groups)(b, m->channels, op->group);
+        for (int64_t c = 0; c < m->lanes; c++) {
+            k0[c] = c < m->channels ? by : 0, k1[c] = 0, k2[c] = 0;
+            if (op->norm == OWN && c < m->channels) {
+                double inv = inverse[c];
+                k0[c] = (REAL)(by * inv * (gamma ? gamma[c] : 1));
+                k1[c] = (REAL)(-inv * inv * b[c] / count), k2[c] = (REAL)(-inv * a[c] / count);
+            }
+        }
+        for (int64_t n = start; n < start + images; n++)
+            for (int64_t h = 0; h < m->height; h++) {
+                int64_t row = (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + 1) * m->lanes;
+                for (int64_t c = 0; c < m->lanes; c += V) {
+                    vec a0 = load(k0 + c), a1 = load(k1 + c), a2 = load(k2 + c), middle = load(mean + c);
+                    for (int64_t p = 0; p < m->width; p++) {
+                        int64_t here = row + p * m->lanes + c;
+                        vec t = a0 * load(g + here) + (a1 * (load(x + here) - middle) + a2);
+                        store(dx + here, op->add_x ? load(dx + here) + t : t);
+                    }
+                }
+            }
+    }
+}
+
+/* After the last image: the gradients by γ, β and the factor. */
+static void NAME(point_end)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x];
+    const double *totals = (const double *)(at->scratch + op->sums);
+    REAL *dgamma = own(at->gradients, op->tensor[0], m->channels, at), *dbeta = own(at->gradients, op->tensor[1], m->channels, at);
+    REAL *dfactor = own(at->gradients, op->tensor[4], 1, at);
+    for (int64_t c = 0; dgamma && c < m->channels; c++) dgamma[c] = (REAL)totals[c];
+    for (int64_t c = 0; dbeta && c < m->channels; c++) dbeta[c] = (REAL)totals[m->lanes + c];
+    if (dfactor) *dfactor = (REAL)totals[2 * m->lanes];
+}
+
+/* --- The borders: tensors N×(R·C)×H×W of the world outside, and averages N×(R·C) over their positions. --- */
+
+static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, REAL *tensor, const int64_t *strides, int how) {
+    if (!tensor) return;
+    for (int64_t n = 0; n < at->count; n++)
+        for (int64_t h = 0; h < m->height; h++)
+            for (int64_t p = 0; p < m->width; p++) {
+                REAL *here = map + (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + p + 1) * m->lanes;
+                REAL *there = tensor + (at->first + n) * strides[0] + at->replicate * m->channels * strides[1] +
+                              h * strides[2] + p * strides[3];
+                for (int64_t c = m->channels; how == INWARD && c < m->lanes; c++) here[c] = 0;
+                for (int64_t c = 0; c < m->channels; c++)
+                    if (how == INWARD) here[c] = there[c * strides[1]];
+                    else if (how == ADDED) here[c] += there[c * strides[1]];
+                    else there[c * strides[1]] = here[c];
+            }
+}
+
+static void NAME(average)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x];
+    REAL *to = at->tensors[op->tensor[0]];
+    double sums[MOST_LANES];
+    REAL none[MOST_LANES] = {0};
+    for (int64_t n = 0; n < at->count; n++) {
+        NAME(moment)(values(at, op->x) + n * NAME(pixels)(m) * m->lanes, m, 1, none, 0, sums);
+        for (int64_t c = 0; c < m->channels; c++)
+            to[((at->first + n) * at->program->replicates + at->replicate) * m->channels + c] =
+                (REAL)(sums[c] / (double)(m->height * m->width));
+    }
+}
+
+static void NAME(average_back)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL *by = at->gradients[op->tensor[0]];
+    REAL *dx = gradient(at, op->x), each = (REAL)1 / (REAL)(m->height * m->width);
+    for (int64_t n = 0; n < at->count; n++)
+        for (int64_t h = 1; h <= m->height; h++)
+            for (int64_t p = 1; p <= m->width; p++)
+                for (int64_t c = 0; c < m->lanes; c++) {
+                    REAL *to = dx + (n * NAME(pixels)(m) + h * (m->width + 2) + p) * m->lanes + c;
+                    const REAL *from = by + ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
+                    REAL t = c < m->channels ? each * from[c] : 0;
+                    *to = op->add_x ? *to + t : t;
+                }
+}
+
+/* --- The program. --- */
+
+static void NAME(forward)(struct place *at) {
+    const struct program *program = at->program;
+    for (int64_t i = 0; i < program->count; i++)
+        if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i], 0);
+    for (at->first = 0; at->first < program->images; at->first += program->chunk) {
+        int64_t left = program->images - at->first;
+        at->count = left < program->chunk ? left : program->chunk;
+        for (int64_t i = 0; i < program->count; i++) {
+            const struct op *op = &program->ops[i];
+            const struct map *m = &program->maps[op->x];
+            switch (op->kind) {
+            case IMPORT: NAME(copy)(at, m, values(at, op->x), at->tensors[op->tensor[0]], op->strides, INWARD); break;
+            case EXPORT: NAME(copy)(at, m, values(at, op->x), at->tensors[op->tensor[0]], op->strides, OUTWARD); break;
+            case CONV: NAME(conv)(at, op); break;
+            case POINT: NAME(point)(at, op); break;
+            case AVERAGE: NAME(average)(at, op); break;
+            }
+        }
+    }
+}
+
+static void NAME(backward)(struct place *at) {
+    const struct program *program = at->program;
+    memset(at->scratch + program->sums, 0, program->sums_size * sizeof(REAL));
+    for (int64_t i = 0; i < program->count; i++)
+        if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i], 1);
+    for (at->first = 0; at->first < program->images; at->first += program->chunk) {
+        int64_t left = program->images - at->first;
+        at->count = left < program->chunk ? left : program->chunk;
+        for (int64_t i = program->count - 1; i >= 0; i--) {
+            const struct op *op = &program->ops[i];
+            const struct map *m = &program->maps[op->x];
+            switch (op->kind) {
+            case IMPORT:
+                if (op->needs_x) NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->strides, OUTWARD);
+                break;
+            case EXPORT:
+                NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->gradient_strides,
+                           op->add_x ? ADDED : INWARD);
+                break;
+            case CONV:
+                NAME(conv_filters)(at, op);
+                if (op->needs_x) NAME(conv_input)(at, op);
+                break;
+            case POINT: NAME(point_back)(at, op); break;
+            case AVERAGE: NAME(average_back)(at, op); break;
+            }
+        }
+    }
+    for (int64_t i = 0; i < program->count; i++)
+        if (program->ops[i].kind == CONV) NAME(unpack)(at, &program->ops[i]);
+        else if (program->ops[i].kind == POINT) NAME(point_end)(at, &program->ops[i]);
+}
+
+static void *NAME(work)(void *argument) {
+    const struct worker *worker = argument;
+    const struct program *program = worker->program;
+    for (int64_t r = worker->number; r < program->replicates; r += worker->workers) {
+        struct place at = {program, worker->tensors, worker->gradients, (REAL *)worker->kept + r * program->kept_size,
+                           (REAL *)worker->scratch + worker->number * program->scratch_size, r, 0, 0};
+        if (worker->backward) NAME(backward)(&at);
+        else NAME(forward)(&at);
+    }
+    return 0;
+}
+
+#undef vec
+#undef V
+#undef load
+#undef store
+#undef place
+#undef values
+#undef gradient
+#undef own
+#undef run

@@ -1,0 +1,155 @@
+"""Networks on the kernels: what they know of a network in one call forward and one backward, the rest by torch."""
+
+import ctypes
+
+import torch
+from torch import nn
+
+from normbench.kernels.library import NoKernels, library
+from normbench.kernels.program import EXPORT, IMPORT, Program, Trace, Unknown
+
+__all__ = ["Native", "NoKernels", "Unknown"]
+
+
+class Native:
+    """A network as the kernels compute it: `native(x)` is `model(x)`, to rounding, with its parameters and buffers.
+
+    In training mode by the statistics of the batch, with gradients; in evaluation without. One replicate's numbers do
+    not depend on how many there are. Raises NoKernels, or Unknown for a network of which they know too little.
+    """
+
+    def __init__(self, model: nn.Module, replicates: int):
+        self.model, self.replicates, self.kernels = model, replicates, library()
+        self.trace, self.programs = Trace(model), {}
+        self.hooked = [module for module in model.modules()]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x: N×(R·C)×H×W, of float32 or float64, on the CPU. Raises Unknown as soon as there is a hook, or a gradient
+        by x or in evaluation to compute."""
+        training = self.model.training
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self.hooked):
+            raise Unknown("hooks")
+        if torch.is_grad_enabled() and (x.requires_grad or not training):
+            raise Unknown("a gradient by the images")
+        program = self._program(x.shape, x.dtype, training)
+        tensors = program.tensors()
+        if torch.is_grad_enabled():
+            made = _Run.apply(program, x, *tensors)
+        else:
+            kept = program.take()
+            made = program.forward(x, tensors, kept)
+            program.free.append(kept)
+        return self._rest(dict(zip(self.trace.outputs, made, strict=True)))
+
+    def _program(self, shape, dtype, training: bool) -> "_Sized":
+        key = (shape, dtype, training)
+        if key not in self.programs:
+            self.programs[key] = _Sized(self, shape, dtype, training)
+        return self.programs[key]
+
+    def _rest(self, values: dict):
+        """What torch does after the kernels. values: node → tensor."""
+        for node in self.trace.rest:
+            arguments = torch.fx.node.map_arg(node.args, values.__getitem__)
+            if node.op == "output":
+                return arguments[0]
+            named = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
+            if node.op == "call_module":
+                values[node] = self.trace.modules[node.target](*arguments, **named)
+            elif node.op == "call_method":
+                values[node] = getattr(arguments[0], node.target)(*arguments[1:], **named)
+            else:
+                values[node] = node.target(*arguments, **named)
+
+
+class _Sized(Program):
+    """A program with its memory."""
+
+    def __init__(self, native: Native, shape, dtype, training: bool):
+        itemsize = dtype.itemsize
+        lanes = native.kernels.vector_bytes() // itemsize
+        super().__init__(native.trace, shape, native.replicates, itemsize, training, lanes)
+        self.dtype = dtype
+        self.call = native.kernels.run_float if itemsize == 4 else native.kernels.run_double
+        self.free: list[torch.Tensor] = []  # maps that no backward pass waits for
+        self.workers = min(torch.get_num_threads(), self.replicates)
+        self.own = self._memory(self.workers * self.scratch)
+
+    def _memory(self, count: int) -> torch.Tensor:
+        return torch.zeros(count, dtype=self.dtype)
+
+    def take(self) -> torch.Tensor:
+        return self.free.pop() if self.free else self._memory(self.replicates * self.kept)
+
+    def tensors(self) -> list:
+        return [get() for get in self.getters[1:]]
+
+    def forward(self, x, tensors, kept) -> list[torch.Tensor]:
+        made, ready = [], [_ready(one) for one in tensors]
+        self._strides("strides", IMPORT, [x])
+        for operation in self.trace.outputs.values():
+            one = self.maps[operation.x]
+            shape = (self.images, self.replicates * one.channels)
+            if operation.kind == EXPORT:
+                made.append(torch.empty((*shape, one.height, one.width), dtype=self.dtype))
+            else:
+                made.append(torch.empty(shape, dtype=self.dtype))
+        self._strides("strides", EXPORT, [one for one in made if one.dim() == 4])
+        self._run([x, *ready, *made], [], kept, 0)
+        return made
+
+    def backward(self, x, tensors, kept, gradients) -> list[torch.Tensor | None]:
+        ready = [_ready(one) for one in tensors]
+        gradients = [one.contiguous() for one in gradients]
+        own = [torch.empty_like(one) if wanted.requires_grad else None for one, wanted in zip(ready, tensors, strict=True)]
+        self._strides("gradient_strides", EXPORT, [one for one in gradients if one.dim() == 4])
+        self._run([x, *ready], [None, *own, *gradients], kept, 1)
+        self.free.append(kept)
+        return own
+
+    def _strides(self, name: str, kind: int, tensors) -> None:
+        tensors = iter(tensors)
+        for op in self.ops:
+            if op.kind == kind:
+                getattr(op, name)[:] = next(tensors).stride()
+
+    def _run(self, tensors, gradients, kept, backward: int) -> None:
+        self.call(
+            ctypes.addressof(self.layout),
+            _pointers(tensors),
+            _pointers(gradients),
+            kept.data_ptr(),
+            self.own.data_ptr(),
+            backward,
+            self.workers,
+        )
+
+
+def _ready(tensor: torch.Tensor) -> torch.Tensor:
+    """Filters with their input channels innermost, as the kernels read them."""
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.dim() == 4 else torch.contiguous_format)
+
+
+def _pointers(tensors) -> ctypes.Array:
+    return (ctypes.c_void_p * len(tensors))(*(None if one is None else one.data_ptr() for one in tensors))
+
+
+class _Run(torch.autograd.Function):
+    """A program's two calls."""
+
+    @staticmethod
+    def forward(ctx, program: _Sized, x, *tensors):
+        kept = program.take()
+        made = program.forward(x, tensors, kept)
+        ctx.program, ctx.kept = program, kept
+        ctx.save_for_backward(x, *tensors)
+        return tuple(made)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients):
+        x, *tensors = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("the kernels keep a batch's maps for one backward pass")
+        return None, None, *ctx.program.backward(x, tensors, kept, gradients)
