@@ -15,15 +15,15 @@ The arrays come from program.py, with the structures below. */
 #if defined(__AVX512F__)
 #define BYTES 64 /* of a vector */
 #define TILE 8   /* positions whose sums stay in registers, for two vectors of channels */
-#define DEEP 12  /* and those of filters' gradients */
+#define MANY 8   /* channels whose sums do, for three vectors of what is beside them */
 #elif defined(__AVX__)
 #define BYTES 32
 #define TILE 6
-#define DEEP 6
+#define MANY 4
 #else
 #define BYTES 16
 #define TILE 6
-#define DEEP 6
+#define MANY 4
 #endif
 #define MOST_LANES 1024
 #define NEAR 20000 /* bytes of filters */

@@ -83,23 +83,23 @@ static void NAME(lines)(int64_t positions, int64_t vectors, const struct run *ru
     else NAME(line)(positions, 1, runs, count, x, from, w, start, y, to, add);
 }
 
-/* dw[k·lanes + v] += Σ over positions x[p·from + k]·g[p·to + v], for M numbers k and N vectors of channels. */
+/* dw[i·apart + v] += Σ over positions g[p·to + i]·x[p·from + v], for M channels i and N vectors of what is beside x. */
 INLINE void NAME(outer)(const int M, const int N, const REAL *x, int64_t from, int64_t row_from, const REAL *g, int64_t to,
-                        int64_t row_to, int64_t rows, int64_t positions, REAL *dw, int64_t lanes) {
-    vec sum[DEEP][2];
+                        int64_t row_to, int64_t rows, int64_t positions, REAL *dw, int64_t apart) {
+    vec sum[MANY][3];
     UNROLL for (int i = 0; i < M; i++)
-        UNROLL for (int v = 0; v < N; v++) sum[i][v] = load(dw + i * lanes + v * V);
+        UNROLL for (int v = 0; v < N; v++) sum[i][v] = load(dw + i * apart + v * V);
     for (int64_t h = 0; h < rows; h++) {
         const REAL *a = x + h * row_from, *b = g + h * row_to;
         for (int64_t p = 0; p < positions; p++, a += from, b += to) {
-            vec of[2];
-            UNROLL for (int v = 0; v < N; v++) of[v] = load(b + v * V);
+            vec of[3];
+            UNROLL for (int v = 0; v < N; v++) of[v] = load(a + v * V);
             UNROLL for (int i = 0; i < M; i++)
-                UNROLL for (int v = 0; v < N; v++) sum[i][v] += of[v] * a[i];
+                UNROLL for (int v = 0; v < N; v++) sum[i][v] += of[v] * b[i];
         }
     }
     UNROLL for (int i = 0; i < M; i++)
-        UNROLL for (int v = 0; v < N; v++) store(dw + i * lanes + v * V, sum[i][v]);
+        UNROLL for (int v = 0; v < N; v++) store(dw + i * apart + v * V, sum[i][v]);
 }
 
 INLINE int64_t NAME(vectors)(int64_t lanes, int64_t from) { return lanes - from >= 2 * V ? 2 : 1; }
@@ -163,44 +163,38 @@ static void NAME(conv_input)(const struct place *at, const struct op *op) {
         }
 }
 
-/* The gradient by the filters, added to what the images before had. */
+INLINE int64_t NAME(whole)(int64_t count) { return (count + V - 1) / V * V; }
+
+/* The gradient by the filters, [to][size][size·from, filled up to whole vectors], added to what the images before had. */
 static void NAME(conv_filters)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     int64_t row = (in->width + 2) * in->lanes, to = (out->width + 2) * out->lanes, before = 1 - op->size / 2;
-    int64_t from = op->stride * in->lanes, down = op->stride * row, depth = op->size * in->lanes;
+    int64_t from = op->stride * in->lanes, down = op->stride * row, depth = NAME(whole)(op->size * in->lanes);
+    int64_t apart = op->size * depth;
     for (int64_t n = 0; n < at->count; n++) {
         const REAL *x = values(at, op->x) + n * NAME(pixels)(in) * in->lanes + before * in->lanes;
         const REAL *g = gradient(at, op->y) + n * NAME(pixels)(out) * out->lanes + to + out->lanes;
-        for (int64_t c = 0, many; c < out->lanes; c += many * V) {
-            many = NAME(vectors)(out->lanes, c);
-            for (int64_t kh = 0; kh < op->size; kh++) {
-                const REAL *a = x + (kh + before) * row;
-                REAL *dw = at->scratch + op->filter_gradients + kh * depth * out->lanes + c;
-                int64_t k = 0;
-#define OUTER(M)                                                                                                               \
-    for (; k + M <= depth; k += M)                                                                                             \
-        if (many == 2)                                                                                                         \
-            NAME(outer)(M, 2, a + k, from, down, g + c, out->lanes, to, out->height, out->width, dw + k * out->lanes,          \
-                        out->lanes);                                                                                           \
-        else                                                                                                                   \
-            NAME(outer)(M, 1, a + k, from, down, g + c, out->lanes, to, out->height, out->width, dw + k * out->lanes, out->lanes)
-                OUTER(DEEP);
-#if DEEP > 9
-                OUTER(9); /* of three colours */
-#endif
-                OUTER(3);
-                OUTER(1);
+        for (int64_t kh = 0; kh < op->size; kh++)
+            for (int64_t k = 0, many; k < depth; k += many * V) {
+                many = depth - k >= 3 * V ? 3 : depth - k >= 2 * V ? 2 : 1;
+                const REAL *a = x + (kh + before) * row + k;
+                REAL *dw = at->scratch + op->filter_gradients + kh * depth + k;
+                int64_t o = 0;
+#define OUTER(M, N)                                                                                                            \
+    for (; o + M <= out->channels; o += M)                                                                                     \
+    NAME(outer)(M, N, a, from, down, g + o, out->lanes, to, out->height, out->width, dw + o * apart, apart)
+                if (many == 3) { OUTER(MANY, 3); OUTER(1, 3); }
+                if (many == 2) { OUTER(MANY, 2); OUTER(1, 2); }
+                if (many == 1) { OUTER(MANY, 1); OUTER(1, 1); }
 #undef OUTER
             }
-        }
-        if (op->tensor[1] >= 0)
-            for (int64_t h = 0; h < out->height; h++)
-                for (int64_t c = 0; c < out->lanes; c += V) {
-                    vec sum = {0};
-                    for (int64_t p = 0; p < out->width; p++) sum += load(g + h * to + p * out->lanes + c);
-                    REAL *db = at->scratch + op->bias_gradients + c;
-                    store(db, load(db) + sum);
-                }
+        for (int64_t h = 0; op->tensor[1] >= 0 && h < out->height; h++)
+            for (int64_t c = 0; c < out->lanes; c += V) {
+                vec sum = {0};
+                for (int64_t p = 0; p < out->width; p++) sum += load(g + h * to + p * out->lanes + c);
+                REAL *db = at->scratch + op->bias_gradients + c;
+                store(db, load(db) + sum);
+            }
     }
 }
 
@@ -211,37 +205,48 @@ INLINE int64_t NAME(packed)(int64_t k, int64_t c, int64_t rows, int64_t lanes) {
 }
 
 /* Before the first image: filters as the products want them. A parameter is [to][size][size][from]. */
-static void NAME(pack)(const struct place *at, const struct op *op, int backward) {
+static void NAME(pack)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
     const REAL *w = own(at->tensors, op->tensor[0], co * area * ci, at), *bias = own(at->tensors, op->tensor[1], co, at);
-    if (backward && !op->needs_x) return;
-    for (int64_t o = 0; o < co; o++)
-        for (int64_t k = 0; k < area; k++, w += ci)
-            if (backward) { /* from the last place to the first */
-                int64_t row = (area - 1 - k) * out->lanes + o;
-                for (int64_t i = 0, many; i < ci; i += many) {
-                    many = ci - i < 2 * V ? ci - i : 2 * V;
-                    memcpy(at->scratch + op->transposed + NAME(packed)(row, i, area * out->lanes, in->lanes), w + i,
-                           many * sizeof(REAL));
+    for (int64_t block = 0, many; block < co; block += many) {
+        many = NAME(vectors)(out->lanes, block) * V;
+        int64_t there = co - block < many ? co - block : many;
+        for (int64_t k = 0; k < area; k++)
+            for (int64_t some = 0; some < ci; some += V) /* so many at a time stay in the nearest cache */
+                for (int64_t i = some; i < some + V && i < ci; i++) {
+                    REAL *to = at->scratch + op->filters + NAME(packed)(k * in->lanes + i, block, area * in->lanes, out->lanes);
+                    const REAL *from = w + (block * area + k) * ci + i;
+                    for (int64_t o = 0; o < there; o++) to[o] = from[o * area * ci];
                 }
-            } else {
-                REAL *to = at->scratch + op->filters + NAME(packed)(k * in->lanes, o, area * in->lanes, out->lanes);
-                int64_t step = NAME(vectors)(out->lanes, o / (2 * V) * 2 * V) * V;
-                for (int64_t i = 0; i < ci; i++) to[i * step] = w[i];
+    }
+    for (int64_t o = 0; bias && o < co; o++) at->scratch[op->bias + o] = bias[o];
+}
+
+/* The same for the gradient by the input: from every channel out to those in, the places from the last to the first. */
+static void NAME(pack_transposed)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
+    const REAL *w = own(at->tensors, op->tensor[0], co * area * ci, at);
+    for (int64_t o = 0; op->needs_x && o < co; o++)
+        for (int64_t k = 0; k < area; k++, w += ci)
+            for (int64_t i = 0, many; i < ci; i += many) {
+                many = ci - i < 2 * V ? ci - i : 2 * V;
+                int64_t row = (area - 1 - k) * out->lanes + o;
+                memcpy(at->scratch + op->transposed + NAME(packed)(row, i, area * out->lanes, in->lanes), w + i,
+                       many * sizeof(REAL));
             }
-    for (int64_t o = 0; !backward && bias && o < co; o++) at->scratch[op->bias + o] = bias[o];
 }
 
 /* After the last image: the gradients by filters and bias, as the parameters are laid out. */
 static void NAME(unpack)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
-    int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
-    const REAL *packed = at->scratch + op->filter_gradients;
+    int64_t ci = in->channels, co = out->channels, area = op->size * op->size, depth = NAME(whole)(op->size * in->lanes);
+    const REAL *rows = at->scratch + op->filter_gradients;
     REAL *dw = own(at->gradients, op->tensor[0], co * area * ci, at), *db = own(at->gradients, op->tensor[1], co, at);
-    for (int64_t o = 0; dw && o < co; o++)
-        for (int64_t k = 0; k < area; k++)
-            for (int64_t i = 0; i < ci; i++) dw[(o * area + k) * ci + i] = packed[(k * in->lanes + i) * out->lanes + o];
+    for (int64_t row = 0; dw && row < co * op->size; row++)
+        for (int64_t kw = 0; kw < op->size; kw++)
+            memcpy(dw + (row * op->size + kw) * ci, rows + row * depth + kw * in->lanes, ci * sizeof(REAL));
     for (int64_t o = 0; db && o < co; o++) db[o] = at->scratch[op->bias_gradients + o];
 }
 
@@ -497,7 +502,7 @@ static void NAME(average_back)(const struct place *at, const struct op *op) {
 static void NAME(forward)(struct place *at) {
     const struct program *program = at->program;
     for (int64_t i = 0; i < program->count; i++)
-        if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i], 0);
+        if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i]);
     for (at->first = 0; at->first < program->images; at->first += program->chunk) {
         int64_t left = program->images - at->first;
         at->count = left < program->chunk ? left : program->chunk;
@@ -519,7 +524,7 @@ static void NAME(backward)(struct place *at) {
     const struct program *program = at->program;
     memset(at->scratch + program->sums, 0, program->sums_size * sizeof(REAL));
     for (int64_t i = 0; i < program->count; i++)
-        if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i], 1);
+        if (program->ops[i].kind == CONV) NAME(pack_transposed)(at, &program->ops[i]);
     for (at->first = 0; at->first < program->images; at->first += program->chunk) {
         int64_t left = program->images - at->first;
         at->count = left < program->chunk ? left : program->chunk;

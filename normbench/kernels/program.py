@@ -288,7 +288,8 @@ class Program:
         )
         filters = op.size * op.size * x.lanes * lanes
         op.filters = op.transposed = scratch.take(filters)  # forward and backward are two calls
-        op.filter_gradients, op.tensor[0] = sums.take(filters), self._number(conv, "filters")
+        depth = -(-op.size * x.lanes // self.lanes) * self.lanes
+        op.filter_gradients, op.tensor[0] = sums.take(lanes * op.size * depth), self._number(conv, "filters")
         if conv.bias is not None:
             op.bias, op.bias_gradients, op.tensor[1] = scratch.take(lanes), sums.take(lanes), self._number(conv, "bias")
 
