@@ -15,7 +15,7 @@ from normbench.records.environment import device_words
 
 FOLDER = Path(__file__).parent
 SOURCES = ("kernels.c", "layers.h")
-FLAGS = ("-O3", "-g", "-march=native", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 120
 
 

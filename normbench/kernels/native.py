@@ -5,33 +5,27 @@ import ctypes
 import torch
 from torch import nn
 
-from normbench.kernels.library import NoKernels, library
+from normbench.kernels.library import library
 from normbench.kernels.program import EXPORT, IMPORT, Program, Trace, Unknown
-
-__all__ = ["Native", "NoKernels", "Unknown"]
 
 
 class Native:
     """A network as the kernels compute it: `native(x)` is `model(x)`, to rounding, with its parameters and buffers.
 
-    In training mode by the statistics of the batch, with gradients; in evaluation without. One replicate's numbers do
-    not depend on how many there are. Raises NoKernels, or Unknown for a network of which they know too little.
+    In training mode by the statistics of the batch, with gradients; in evaluation without. What they cannot do is the
+    model's: where there are hooks, gradients by the images or of an evaluation. A replicate's numbers do not depend on
+    how many there are, or on the threads. Raises NoKernels, or Unknown for a network of which they know too little.
     """
 
     def __init__(self, model: nn.Module, replicates: int):
         self.model, self.replicates, self.kernels = model, replicates, library()
-        self.trace, self.programs = Trace(model), {}
-        self.hooked = [module for module in model.modules()]
+        self.trace, self.modules, self.programs = Trace(model), list(model.modules()), {}
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x: N×(R·C)×H×W, of float32 or float64, on the CPU. Raises Unknown as soon as there is a hook, or a gradient
-        by x or in evaluation to compute."""
-        training = self.model.training
-        if any(module._forward_hooks or module._forward_pre_hooks for module in self.hooked):
-            raise Unknown("hooks")
-        if torch.is_grad_enabled() and (x.requires_grad or not training):
-            raise Unknown("a gradient by the images")
-        program = self._program(x.shape, x.dtype, training)
+        """x: N×(R·C)×H×W, of float32 or float64, on the CPU. Returns R×N×classes."""
+        program = self._program(x)
+        if program is None:
+            return self.model(x)
         tensors = program.tensors()
         if torch.is_grad_enabled():
             made = _Run.apply(program, x, *tensors)
@@ -41,10 +35,19 @@ class Native:
             program.free.append(kept)
         return self._rest(dict(zip(self.trace.outputs, made, strict=True)))
 
-    def _program(self, shape, dtype, training: bool) -> "_Sized":
-        key = (shape, dtype, training)
+    def _program(self, x: torch.Tensor) -> "_Sized | None":
+        """The program for such a batch; None where it is the model's."""
+        training = self.model.training
+        if torch.is_grad_enabled() and (x.requires_grad or not training):
+            return None
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self.modules):
+            return None
+        key = (x.shape, x.dtype, training)
         if key not in self.programs:
-            self.programs[key] = _Sized(self, shape, dtype, training)
+            try:
+                self.programs[key] = _Sized(self, x.shape, x.dtype, training)
+            except Unknown:
+                self.programs[key] = None
         return self.programs[key]
 
     def _rest(self, values: dict):
@@ -101,7 +104,9 @@ class _Sized(Program):
     def backward(self, x, tensors, kept, gradients) -> list[torch.Tensor | None]:
         ready = [_ready(one) for one in tensors]
         gradients = [one.contiguous() for one in gradients]
-        own = [torch.empty_like(one) if wanted.requires_grad else None for one, wanted in zip(ready, tensors, strict=True)]
+        own = [
+            torch.empty_like(one) if wanted.requires_grad else None for one, wanted in zip(ready, tensors, strict=True)
+        ]
         self._strides("gradient_strides", EXPORT, [one for one in gradients if one.dim() == 4])
         self._run([x, *ready], [None, *own, *gradients], kept, 1)
         self.free.append(kept)

@@ -1,8 +1,8 @@
 """From a network to a program for the kernels: which operations, on which maps, where in memory.
 
 A network is traced once. What of it the kernels know, from the images on, becomes operations: convolutions, and points,
-which are a normalization, a factor, a shortcut and an activation in one. The rest of the trace is left to torch. With the
-size of a batch the operations get their places in memory: a program.
+which are a normalization, a factor, a shortcut and an activation in one. The rest of the trace is left to torch. With
+the size of a batch the operations get their places in memory: a program.
 """
 
 import ctypes
@@ -54,7 +54,7 @@ class Padded:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, name):
-        return not any(True for _ in module.children()) or isinstance(module, (Conv2d, *BATCH, *SAMPLE))
+        return not isinstance(module, nn.Sequential) and not any(True for _ in module.children())
 
 
 class Trace:
@@ -147,7 +147,7 @@ class Trace:
         return point.y
 
     def _open(self, x: int, alone: bool, factor=False, other=False) -> Operation | None:
-        """The point that makes x, if it may do more; after a convolution one in its place. factor, other: it has one."""
+        """The point that makes x, if it may do more; after a convolution a new one. factor, other: it may have."""
         maker = next((one for one in reversed(self.operations) if one.y == x), None)
         if not alone or maker is None:
             return None
@@ -204,7 +204,17 @@ class Layout(ctypes.Structure):
 
     _fields_ = [("ops", ctypes.c_void_p), ("maps", ctypes.c_void_p)] + [
         (name, ctypes.c_int64)
-        for name in ("count", "replicates", "images", "chunk", "slots", "kept_size", "scratch_size", "sums", "sums_size")
+        for name in (
+            "count",
+            "replicates",
+            "images",
+            "chunk",
+            "slots",
+            "kept_size",
+            "scratch_size",
+            "sums",
+            "sums_size",
+        )
     ]
 
 
@@ -230,6 +240,8 @@ class Program:
     def __init__(self, trace: Trace, shape, replicates: int, itemsize: int, training: bool, lanes: int):
         """shape: of the input, N×(R·C)×H×W. training: by own statistics, with gradients. lanes: numbers of a vector."""
         self.images, channels, height, width = shape
+        if not self.images:
+            raise Unknown("an empty batch")
         self.trace, self.replicates, self.training, self.lanes = trace, replicates, training, lanes
         self.getters, self.numbers, self.doubles = [None], {}, 8 // itemsize
         spans = [_span(one.norm, self.images) for one in trace.operations if training and one.norm is not None]

@@ -11,8 +11,8 @@ from normbench import __version__
 PACKAGES = ("torch", "torchvision", "hydra-core", "numpy", "pandas", "scipy")
 
 
-def environment(device: str, threads: int, processes: int) -> dict:
-    """Versions, git commit, device, threads and command of this process."""
+def environment(device: str, threads: int, processes: int, kernels: str = "torch") -> dict:
+    """Versions, git commit, device, threads and command of this process. kernels: what computes its networks."""
     commit, dirty = git_state(Path(__file__).resolve().parent)
     return {
         "normbench": __version__,
@@ -23,6 +23,7 @@ def environment(device: str, threads: int, processes: int) -> dict:
         "device": device_words(device),
         "platform": platform.platform(),
         "threads": threads,
+        "kernels": kernels,
         "processes": processes,
         "command": os.environ.get("NORMBENCH_COMMAND", "as a library"),
     }

@@ -12,6 +12,7 @@ from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.environment import environment
 from normbench.signals import stop_requests
 from normbench.tasks import make_task
+from normbench.tasks.build import kernels_of
 from normbench.training.machine import cpu_threads, make_ready, peak_memory_mb
 from normbench.training.session import Session
 
@@ -49,7 +50,7 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes, si
     stacks = [seeds[start : start + config.stack] for start in range(0, config.replicates, config.stack)]
     if MEASURES[config.measure.name].images:  # what is wrong with the data shows before anything is written
         make_task(config, stacks[0], device, processes).load()
-    env = environment(device, cpu_threads(config), processes.count)
+    env = environment(device, cpu_threads(config), processes.count, kernels_of(config, processes.count))
     kept = processes.in_first(lambda: _begin(config, directory, stacks, env, anew))
     try:
         return _measure(config, directory, device, processes, stacks, kept)

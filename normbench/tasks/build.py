@@ -10,6 +10,7 @@ from normbench.config.machine import memory
 from normbench.config.sizes import LABELS
 from normbench.config.values import to_yaml, value_at
 from normbench.errors import InputError
+from normbench.kernels import fastest
 from normbench.models import bare_model, build_model
 from normbench.norms import Layers
 from normbench.norms.plain import Conv2d
@@ -98,6 +99,12 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
+def kernels_of(config, processes: int = 1) -> str:
+    """What computes the network of a configuration: `native` or `torch`. Raises InputError as kernels.fastest does."""
+    model = make_model(config, [0])
+    return "torch" if fastest(config, model, 1, processes) is model else "native"
+
+
 def check_network(config, processes: int = 1) -> None:
     """Build the network of a resolved configuration and train it on nothing once: what no key alone shows.
 
@@ -105,6 +112,8 @@ def check_network(config, processes: int = 1) -> None:
     and so does the smallest size of progressive resizing if the network cannot take it.
     """
     check_memory(config)
+    if config.kernels == "native":
+        kernels_of(config, processes)
     sizes = {size for _, size in config.augment.resize or []} | {SIZE}
     for size in (SIZE, min(sizes)):  # what is wrong with the model alone, then what a small size adds
         batch = min(config.batch_size // processes, 2)

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import torch
 
 from normbench.data.inputs import DTYPES
+from normbench.kernels import fastest
 from normbench.norms import get_method
 from normbench.norms.plain import Dropout
 from normbench.random import derive
@@ -13,17 +14,12 @@ from normbench.training.optimizer import make_optimizer, set_lr
 INIT_IMAGES = 512  # training images that a method prepares itself with
 
 
-def make_native(config, model, replicates):
-    from normbench.kernels.native import Native
-    if NATIVE: return Native(model, replicates)
-NATIVE = True
-
-
 class Network:
     """The replicates of a task's seeds and their optimizer.
 
     step: how many steps are done. lost: R, which replicates have diverged; nothing is done for them alone. model: as it
-    is evaluated. `network(x)` is the forward pass of training, over all processes, in the configured precision.
+    is evaluated, `forward` the same by the kernels that are fastest. `network(x)` is the forward pass of training, over
+    all processes, in the configured precision.
     """
 
     def __init__(self, config, task, saved: dict | None = None):
@@ -45,8 +41,8 @@ class Network:
         else:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
-        self.parallel = self.model
-        self.native = make_native(config, self.model, self.replicates) if task.processes.count == 1 else None
+        self.forward = fastest(config, self.model, self.replicates, task.processes.count)
+        self.parallel = self.forward
         if task.processes.count > 1:
             self.parallel = torch.nn.parallel.DistributedDataParallel(self.model)
 
@@ -65,8 +61,6 @@ class Network:
         self.method.before_step(self.model, self.step, share)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.native is not None:
-            return self.native(x)
         with self.precision():
             return self.parallel(x).to(self.dtype)
 

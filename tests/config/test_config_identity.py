@@ -78,6 +78,7 @@ SAME = {
     "device": "cuda",
     "deterministic": True,
     "threads": 1,
+    "kernels": "torch",
     "output": "elsewhere",
     "force": True,
     "reuse": "results/noise",

@@ -47,6 +47,7 @@ EXAMPLES = {
     "precision": (["auto", "float32", "bfloat16", "float64"], ["float16", "fp32", None, 32]),
     "deterministic": ([True, False], NO_BOOLEAN),
     "threads": ([0, 1, 8], [-1, *NO_INTEGER]),
+    "kernels": (["auto", "native", "torch"], ["c", None, True]),
     "output": (["outputs", "/tmp/x"], NO_NAME),
     "force": ([True, False], NO_BOOLEAN),
     "reuse": ([None, "results/noise", ["mine", "yours"]], ["", 1, [], [None]]),

@@ -1,0 +1,293 @@
+"""The native kernels against torch: in float64 to rounding, whatever the method, the network and the sizes."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from normbench.kernels import fastest, library
+from normbench.kernels.library import NoKernels
+from normbench.kernels.native import Native
+from normbench.kernels.program import Unknown
+from normbench.models import build_model
+from normbench.norms import Layers
+
+try:
+    library.library()
+except NoKernels as reason:
+    pytest.skip(str(reason), allow_module_level=True)
+
+METHODS = {
+    "batch": {},
+    "batch without affine": {"affine": False},
+    "ghost_batch": {"ghost_size": 2},
+    "group": {"num_groups": 2},
+    "layer": {},
+    "instance": {},
+    "instance without affine": {"affine": False},
+    "none": {},
+    "skipinit": {},
+    "weight_norm": {},
+    "weight_standardization": {"num_groups": 2},
+    "weight_standardization by batch": {"norm": "batch"},
+}
+
+
+def network(method="batch", replicates=2, model="resnet8", dtype=torch.float64, **options):
+    """A network whose parameters are none of those that it starts with."""
+    layers = Layers(method.split()[0], METHODS.get(method, {}), replicates=replicates)
+    made = build_model(model, layers, range(replicates), **{"width": 6, **options}).to(dtype)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw, dtype=dtype))
+    return made
+
+
+def images(count=3, replicates=2, size=(8, 8), dtype=torch.float64, seed=2):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 3 * replicates, *size, generator=draw, dtype=torch.float64)
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def step(forward, model, x):
+    """What a training step gives: the logits, all gradients, all buffers."""
+    model.zero_grad()
+    logits = forward(x)
+    draw = torch.Generator().manual_seed(3)
+    (logits * torch.randn(logits.shape, generator=draw, dtype=torch.float64).to(logits.dtype)).sum().backward()
+    state = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"logits": logits.detach(), **state, **{name: one.clone() for name, one in model.named_buffers()}}
+
+
+def assert_same(found, expected, tolerance):
+    largest = max(one.abs().max() for one in expected.values())
+    for name, one in expected.items():  # some gradients are 0 but for rounding
+        scale = one.abs().max().clamp(min=1e-4 * largest)
+        assert ((found[name] - one).abs().max() / scale).item() <= tolerance, name
+
+
+def compared(model, x, steps=2, tolerance=1e-10):
+    """Both kernels on a network, in training and then in evaluation; returns the native one."""
+    other = copy.deepcopy(model)
+    native = Native(other, x.shape[1] // 3)
+    for _ in range(steps):
+        assert_same(step(native, other.train(), x), step(model, model.train(), x), tolerance)
+    assert native._program(x) is not None
+    with torch.no_grad():
+        expected, found = model.eval()(x), native.model.eval() and native(x)
+    assert_same({"logits": found}, {"logits": expected}, tolerance)
+    return native
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shortcut", ["pad", "projection"])
+def test_every_method(method, shortcut):
+    compared(network(method, shortcut=shortcut), images())
+
+
+@pytest.mark.parametrize("model", ["resnet14", "resnet18", "preact_resnet8"])
+def test_every_residual_network(model):
+    compared(network(model=model, width=4), images())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 9), (13, 4), (32, 32)])
+@pytest.mark.parametrize("method", ["batch", "none"])
+def test_odd_sizes(size, method):
+    compared(network(method, width=3), images(count=4, size=size))
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 24])
+@pytest.mark.parametrize("norm_position", ["before", "after"])
+def test_odd_widths(width, norm_position):
+    compared(network(replicates=1, width=width, norm_position=norm_position), images(replicates=1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("method", ["ghost_batch", "group", "instance"])
+def test_batches_of_any_number(count, method):
+    compared(network(method), images(count))
+
+
+def test_dropout_and_zero_init_residual():
+    layers = Layers("batch", replicates=2, zero_init_residual=True)
+    model = build_model("resnet8", layers, (0, 1), width=6, dropout=0.5).double()
+    other = copy.deepcopy(model)
+    found = []
+    for forward in (model, Native(other, 2)):
+        torch.manual_seed(0)
+        found.append(step(forward, model if forward is model else other, images()))
+    assert_same(found[1], found[0], 1e-10)
+
+
+def test_float32_is_as_near_to_the_truth_as_torchs():
+    truth = network(width=16)
+    single, x = copy.deepcopy(truth).float(), images(8, size=(16, 16))
+    other = copy.deepcopy(single)
+    exact, by_torch = step(truth, truth, x), step(single, single, x.float())
+    by_us = step(Native(other, 2), other, x.float())
+    for name, one in exact.items():
+        if one.is_floating_point():
+            ours, theirs = ((found[name].double() - one).norm() / one.norm() for found in (by_us, by_torch))
+            assert ours < max(3 * theirs, 1e-6), name
+
+
+@pytest.mark.parametrize("method", ["batch", "group", "skipinit"])
+def test_a_replicate_is_the_same_alone_stacked_and_in_threads(method):
+    """Bit for bit, in float32, with steps of SGD between."""
+    together = network(method, replicates=3, dtype=torch.float32)
+    alone = network(method, replicates=1, dtype=torch.float32)
+    name_of = dict(together.named_parameters())
+    with torch.no_grad():
+        for name, parameter in alone.named_parameters():
+            parameter.copy_(name_of[name].chunk(3)[1])
+    x = images(replicates=3, dtype=torch.float32)
+    ways = [(together, x, 1), (copy.deepcopy(together), x, 2), (alone, x[:, 3:6], 1)]
+    found, threads = [], torch.get_num_threads()
+    try:
+        for model, batch, workers in ways:
+            torch.set_num_threads(workers)
+            native = Native(model, batch.shape[1] // 3)
+            for _ in range(3):
+                model.zero_grad()
+                native(batch).square().sum().backward()
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter -= 0.01 * parameter.grad
+            found.append(model.state_dict())
+    finally:
+        torch.set_num_threads(threads)
+    for name, one in found[0].items():
+        assert torch.equal(one, found[1][name]), name
+        assert torch.equal(one.chunk(3)[1], found[2][name]), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("method", ["batch", "group", "none"])
+@pytest.mark.parametrize("width", [6, 16])
+def test_a_weight_that_is_no_number_shows_in_its_replicate_alone(value, method, width):
+    model = network(method, width=width, dtype=torch.float32).train()
+    with torch.no_grad():
+        model.blocks[1].branch[0][0].weight[0, 0, 1, 1] = value  # of replicate 0
+    found = Native(copy.deepcopy(model), 2)(images(dtype=torch.float32))
+    expected = model(images(dtype=torch.float32))
+    assert not expected[0].isfinite().all()
+    assert not found[0].isfinite().all()
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_too_small_to_be_normal():
+    compared(network("none"), 1e-310 * images(), tolerance=1e-9)
+
+
+def test_what_the_kernels_cannot_do_is_the_models():
+    model = network()
+    native, x = Native(model.train(), 2), images()
+    seen = []
+    hook = model.stem.register_forward_hook(lambda *_: seen.append(1))
+    assert torch.equal(native(x), model(x))
+    assert len(seen) == 2
+    hook.remove()
+    assert native._program(x.clone().requires_grad_()) is None
+    assert native._program(x[:0]) is None
+    model.eval()
+    assert native._program(x) is None  # with gradients
+    with torch.no_grad():
+        assert native._program(x) is not None
+
+
+def test_networks_of_which_they_know_too_little():
+    for model in (network("layer2d"), network(model="inception"), network(model="vgg", width=2)):
+        with pytest.raises(Unknown):
+            Native(model, 2)
+
+
+def test_a_batch_has_one_backward_pass_and_two_batches_may_wait_for_theirs():
+    model = network("none")
+    native = Native(model, 2)
+    one, two = native(images()).sum(), native(images(seed=5)).sum()
+    two.backward()
+    two_alone = [parameter.grad.clone() for parameter in model.parameters()]
+    one.backward()
+    model.zero_grad()
+    native(images(seed=5)).sum().backward()
+    assert all(torch.equal(a, b.grad) for a, b in zip(two_alone, model.parameters(), strict=True))
+    again = native(images()).sum()
+    again.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        again.backward()
+
+
+# --- Where they come from. ---
+
+ASK = """
+from normbench.kernels.library import NoKernels, library
+try:
+    print(library()._name)
+except NoKernels as error:
+    print("none:", error)
+"""
+
+
+def asked(**environment):
+    """What a process of its own loads: the path of the kernels, or why there are none."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env=os.environ | {"PYTHONPATH": str(root)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_they_are_built_once_and_a_damaged_file_is_passed_over(tmp_path):
+    built = Path(asked(XDG_CACHE_HOME=str(tmp_path)))
+    assert built.parent == tmp_path / "normbench"
+    assert list(built.parent.iterdir()) == [built]
+    before = built.stat().st_mtime_ns
+    assert asked(XDG_CACHE_HOME=str(tmp_path)) == str(built)
+    assert built.stat().st_mtime_ns == before
+    built.write_bytes(b"no library")
+    assert tmp_path not in Path(asked(XDG_CACHE_HOME=str(tmp_path))).parents
+
+
+def test_a_cache_that_cannot_be(tmp_path):
+    (tmp_path / "file").touch()
+    assert Path(asked(XDG_CACHE_HOME=str(tmp_path / "file"))).name.startswith("kernels-")
+
+
+def test_without_a_compiler(tmp_path):
+    assert asked(CC="no-such-compiler") == "none: no C compiler (no-such-compiler)"
+    assert asked(CC="false", XDG_CACHE_HOME=str(tmp_path)).startswith("none: false: ")
+
+
+def test_kernels_that_cannot_be_are_refused_or_passed_over(compose, monkeypatch, capsys):
+    from normbench.config.resolve import resolve
+    from normbench.errors import InputError
+
+    def way(*typed):
+        config = resolve(compose("device=cpu", *typed))
+        return fastest(config, model := network(), 2) is model
+
+    assert not way("kernels=native")
+    assert way("kernels=torch")
+    assert way("precision=bfloat16")
+    with pytest.raises(InputError, match=r"^kernels=native: precision=bfloat16"):
+        way("kernels=native", "precision=bfloat16")
+
+    def nothing():
+        raise NoKernels("no C compiler (cc)")
+
+    monkeypatch.setattr("normbench.kernels.native.library", nothing)
+    with pytest.raises(InputError, match=r"^kernels=native: no C compiler"):
+        way("kernels=native")
+    assert way("batch_size=2")
+    assert capsys.readouterr().err == "normbench: no C compiler (cc): the slower kernels of torch do\n"
