@@ -80,6 +80,6 @@ class InstanceNorm(Norm):
     def forward(self, x):
         if not torch.jit.is_scripting():
             require_values(prod(x.shape[2:]), "norm", "instance", "the statistic of a channel of one sample")
-        if x.shape[0] == 0:  # the same, where torch's instance norm takes no empty batch
-            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        return F.instance_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        # Groups of one channel: F.instance_norm takes no empty batch, and has wrong gradients of a single sample whose
+        # gradient comes as channels_last (torch 2.15.0).
+        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)

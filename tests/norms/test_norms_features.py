@@ -221,12 +221,31 @@ def test_bfloat16_features_under_autocast_are_measured_in_float32(name, replicat
         torch.testing.assert_close(buffer, exact.get_buffer(key), rtol=1e-5, atol=1e-5)
 
 
+LAYOUTS = {
+    "contiguous": torch.Tensor.contiguous,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "expanded": lambda x: x[:, :, :1, :1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+@pytest.mark.parametrize("samples", [1, 2, 8])
 @pytest.mark.parametrize("name", LAYERS)
-def test_channels_last_gives_the_same(name):
+def test_the_layout_in_memory_changes_nothing(name, samples, of_gradient):
+    """Not of the input, nor of the gradient that comes back: torch's instance norm of one sample got that wrong."""
     torch.manual_seed(0)
-    layer, again = LAYERS[name](2).double(), LAYERS[name](2).double()
-    x = features(replicates=2)
-    close(layer(x.contiguous(memory_format=torch.channels_last)), again(x))
+    x, gradient = features(samples, replicates=2), LAYOUTS[of_gradient](features(samples, replicates=2))
+    found = []
+    for of_input, by in (("channels_last", gradient), ("contiguous", gradient.clone().contiguous())):
+        torch.manual_seed(1)
+        layer = LAYERS[name](2).double()
+        randomize(layer)
+        one = LAYOUTS[of_input](x).detach().requires_grad_()
+        y = layer(one)
+        y.backward(by)
+        found.append([y.detach(), one.grad, *(parameter.grad for parameter in layer.parameters())])
+    for ours, plain in zip(*found, strict=True):
+        close(ours, plain)
 
 
 ONE = torch.ones(1, C, 1, 1)
