@@ -71,11 +71,14 @@ class Trace:
         values: dict[fx.Node, object] = {}
         nodes = iter(self.graph.nodes)
         values[next(nodes)] = 0
+        self.shared: set[int] = set()  # maps that several nodes read, an identity's readers counted as theirs
         self.rest = []
         for node in nodes:
             if not self.rest:
                 try:
                     values[node] = self._value(node, values)
+                    if len(node.users) > 1:
+                        self.shared.add(values[node])
                     continue
                 except Unknown:
                     pass
@@ -103,17 +106,16 @@ class Trace:
                 return x
             if isinstance(x, Padded | Operation):
                 raise Unknown(node)
-            return self._module(module, x, len(source.users) == 1)
+            return self._module(module, x)
         if node.op == "call_function" and node.target in (operator.add, torch.add) and not node.kwargs:
-            return self._sum(*((values[one], len(one.users) == 1) for one in node.args))
+            return self._sum(*(values[one] for one in node.args))
         if node.op == "call_method" and node.target == "mean" and node.args[1:] == ((2, 3),) and not node.kwargs:
             x = values[node.args[0]]
             if isinstance(x, int):
                 return self._add(Operation(AVERAGE, x))
         raise Unknown(node)
 
-    def _module(self, module, x: int, alone: bool):
-        """alone: nothing else reads x."""
+    def _module(self, module, x: int):
         kind = type(module)
         if isinstance(module, Conv2d) and kind.forward is Conv2d.forward and _fits(module):
             return self._add(Operation(CONV, x, self._map(), conv=module)).y
@@ -122,34 +124,36 @@ class Trace:
         if kind is PadShortcut:
             return Padded(x, module.stride)
         if kind is ResidualScalar:
-            point = self._open(x, alone) or self._add(Operation(POINT, x, self._map()))
+            point = self._open(x) or self._add(Operation(POINT, x, self._map()))
             point.factor = module
             return self._apart(point)
         if kind is nn.ReLU:
-            point = self._open(x, alone, factor=True, other=True) or self._add(Operation(POINT, x, self._map()))
+            point = self._open(x, factor=True, other=True) or self._add(Operation(POINT, x, self._map()))
             point.relu = True
             return point.y
         raise Unknown(module)
 
     def _sum(self, *terms):
-        for (x, alone), (other, _) in (terms, terms[::-1]):
-            if isinstance(x, int) and isinstance(other, int | Padded) and (point := self._open(x, alone, factor=True)):
+        orders = [
+            (x, other) for x, other in (terms, terms[::-1]) if isinstance(x, int) and isinstance(other, int | Padded)
+        ]
+        if not orders:
+            raise Unknown("a sum")
+        for x, other in orders:
+            if x != other and (point := self._open(x, factor=True)):
                 break
         else:
-            [x] = [term for term, _ in terms if isinstance(term, int)][:1] or [None]
-            other = terms[1][0] if x is terms[0][0] else terms[0][0]
-            if x is None or not isinstance(other, int | Padded):
-                raise Unknown("a sum")
+            x, other = orders[0]
             point = self._add(Operation(POINT, x, self._map()))
         point.other, point.stride = (other.map, other.stride) if isinstance(other, Padded) else (other, 1)
         self.operations.remove(point)  # nobody reads it before its sum: it may wait for what is added
         self.operations.append(point)
         return point.y
 
-    def _open(self, x: int, alone: bool, factor=False, other=False) -> Operation | None:
+    def _open(self, x: int, factor=False, other=False) -> Operation | None:
         """The point that makes x, if it may do more; after a convolution a new one. factor, other: it may have."""
         maker = next((one for one in reversed(self.operations) if one.y == x), None)
-        if not alone or maker is None:
+        if x in self.shared or maker is None:
             return None
         if maker.kind == CONV:
             return self._add(Operation(POINT, x, x))
