@@ -1,35 +1,77 @@
-"""Speed of the training loop against a plain PyTorch loop, side by side in one process.
+"""Speed of the training loop against plain PyTorch loops, side by side in one process.
 
-python scripts/benchmark.py                      all of it, about five minutes on two cores
-python scripts/benchmark.py --only small-batch   ResNet-8, batch 2: ms per step and replicate, 1 or more stacked
-python scripts/benchmark.py --only large-batch   ResNet-20, batch 128: images per second
+python scripts/benchmark.py                              all cases on one thread, about ten minutes
+python scripts/benchmark.py --case resnet8-group-2       one of them; --threads 2 --rounds 3: otherwise
+python scripts/benchmark.py --to results/benchmark       also keep the table, with command, commit and machine
 
-The plain loop is what a user would write: torch's layers, DataLoader, torchvision's transforms, SGD. Both do the same
-work on the same images: crop, flip, standardization, forward, backward, step. Rounds alternate between the contestants;
-a contestant's figure is the median over rounds of its mean time per step, warm-up steps left out, and the ratio is the
-median of the ratios within a round.
+The plain loop is what a user would write: torch's layers, DataLoader, torchvision's transforms, SGD. The bare loop is
+the same without loading: one batch of floats again and again. Ours does what the plain loop does, on the same images:
+crop, flip, standardization, forward, backward, step. Rounds alternate between the contestants; a figure is the median
+over rounds of the mean time of a step and replicate, warm-up steps left out, and a ratio the median of those within
+a round. The share: what all convolutions multiply and add in that time, over what the best matrix product of this
+process would.
 """
 
 import statistics
+import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
+from normbench.analysis.tables_io import write
 from normbench.cli import CommandLine, one_line, whole
 from normbench.config.overrides import plan
 from normbench.config.resolve import resolve
 from normbench.config.sizes import MOST_THREADS
 from normbench.data import load_dataset
+from normbench.errors import InputError, UserError, choices_text
+from normbench.kernels.library import NoKernels, library
+from normbench.norms.plain import Conv2d
+from normbench.records.environment import environment
+from normbench.records.files import require_writable, write_whole
 from normbench.tasks import make_task
+from normbench.tasks.build import make_model
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
+from normbench.words import markdown
 
 WARM_UP = 5
+QUIET = 0.9  # of the time that passes has to be this process's, on one thread
+SIDE = 768  # of the matrices
+
+
+@dataclass(frozen=True)
+class Case:
+    depth: int
+    norm: str
+    batch_size: int
+    stacks: tuple[int, ...]
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return f"resnet{self.depth}-{self.norm}-{self.batch_size}"
+
+
+CASES = [
+    *(Case(8, norm, 2, (1, 8, 16), 100) for norm in ("batch", "group", "none")),
+    Case(8, "batch", 8, (1, 8), 60),
+    Case(8, "batch", 32, (1, 8), 30),
+    Case(20, "batch", 128, (1,), 8),
+]
+LAYERS = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(8, channels),
+    "none": lambda channels: nn.Identity(),
+}
 
 
 class PlainBlock(nn.Module):
@@ -75,86 +117,167 @@ class PlainImages(torch.utils.data.Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def plain_loop(data, depth, norm, batch_size, steps, workers) -> float:
-    """Seconds per step."""
-    model = plain_resnet(depth, norm).train()
+def loaded(data, batch_size, workers):
+    return torch.utils.data.DataLoader(PlainImages(data), batch_size, shuffle=True, drop_last=True, num_workers=workers)
+
+
+def plain_loop(case: Case, batches) -> list[float]:
+    """The moments after its steps. batches: of which it takes as many as it needs."""
+    model = plain_resnet(case.depth, LAYERS[case.norm]).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    loader = torch.utils.data.DataLoader(
-        PlainImages(data), batch_size, shuffle=True, drop_last=True, num_workers=workers
-    )
-    for step, (x, labels) in enumerate(loader):
-        if step == WARM_UP:
-            start = time.perf_counter()
+    moments = []
+    for x, labels in batches:
         loss = F.cross_entropy(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step == WARM_UP + steps - 1:
-            return (time.perf_counter() - start) / steps
-    raise ValueError("the data has too few batches")
+        moments.append(time.perf_counter())
+        if len(moments) == WARM_UP + case.steps:
+            break
+    return moments
 
 
-def our_loop(data, overrides, replicates, count) -> float:
-    """Seconds per step of all replicates together."""
-    jobs, _, _ = plan([*overrides, f"replicates={replicates}", f"stack={replicates}"], False)
-    config = resolve(jobs[0].config)
+def our_loop(case: Case, data, replicates: int, kernels: str) -> list[float]:
+    """The moments after its steps, each of all replicates together."""
+    config = configured(case, replicates, kernels)
     task = make_task(config, range(replicates), "cpu", data=data)
-    wanted = replace(configured_plan(config, task), steps=WARM_UP + count)
-    times = [time.perf_counter() for _ in steps(Network(config, task), task, wanted)]
-    return (times[-1] - times[WARM_UP - 1]) / count
+    count = WARM_UP + max(5, 2 * case.steps // (1 + replicates))
+    wanted = replace(configured_plan(config, task), steps=count)
+    return [time.perf_counter() for _ in steps(Network(config, task), task, wanted)]
 
 
-def compare(title, contestants, rounds, unit):
-    """contestants: name → (function giving seconds per step, replicates it trains); the first is the reference."""
-    times = {name: [] for name in contestants}
+def configured(case: Case, replicates: int, kernels: str):
+    words = [f"model=resnet{case.depth}", f"norm={case.norm}", f"batch_size={case.batch_size}", f"kernels={kernels}"]
+    words += ["data=patterns", f"replicates={replicates}", f"stack={replicates}", "device=cpu"]
+    return resolve(plan(words, False)[0][0].config)
+
+
+def products(case: Case) -> int:
+    """Multiplications and additions of all convolutions of a training step, an image: forward and both gradients."""
+    model, found = make_model(configured(case, 1, "torch"), [0]), []
+    for module in model.modules():
+        if isinstance(module, Conv2d):
+            module.register_forward_hook(lambda conv, _, y: found.append(2 * y[0].numel() * conv.weight[0].numel()))
+    with torch.no_grad():
+        model(torch.zeros(2, 3, 32, 32))
+    return 3 * sum(found) - found[0]  # there is no gradient by the images
+
+
+def matrix_product() -> float:
+    """Operations a second of the best of ten matrix products."""
+    a, b = torch.randn(2, SIDE, SIDE)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        _ = a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / min(times)
+
+
+def contestants(case: Case, data, workers: int, kernels) -> dict[str, tuple[Callable[[], list[float]], int]]:
+    """Name → (its loop, replicates that it trains at a time); the first two are what the others are compared with."""
+    x, labels = next(iter(loaded(data, case.batch_size, 0)))
+    again = [(x, labels)] * (WARM_UP + case.steps)
+    found: dict[str, tuple] = {
+        "plain loop": (lambda: plain_loop(case, loaded(data, case.batch_size, workers)), 1),
+        "bare loop": (lambda: plain_loop(case, again), 1),
+    }
+    for which in kernels:
+        for count in case.stacks:
+            words = f"normbench, {which} kernels" + (f", {count} replicates" if count > 1 else "")
+            found[words] = (lambda count=count, which=which: our_loop(case, data, count, which), count)
+    return found
+
+
+def measured(case: Case, data, rounds: int, workers: int, kernels) -> list[dict]:
+    """A row a contestant. Raises UserError where other work takes the processor."""
+    those = contestants(case, data, workers, kernels)
+    times = {name: [] for name in those}
+    began, used = time.perf_counter(), time.process_time()
     for _ in range(rounds):
-        for name, (measure, replicates) in contestants.items():
-            times[name].append(measure() / replicates)
-    reference = next(iter(times.values()))
-    print(f"\n{title}; median of {rounds} alternating rounds, {torch.get_num_threads()} threads")
-    for name, seconds in times.items():
-        ratio = statistics.median(a / b for a, b in zip(reference, seconds, strict=True))
-        print(f"  {name:<44} {unit(statistics.median(seconds)):>22}   ×{ratio:.2f}")
+        for name, (loop, replicates) in those.items():
+            moments = loop()
+            times[name].append((moments[-1] - moments[WARM_UP - 1]) / (len(moments) - WARM_UP) / replicates)
+    busy = (time.process_time() - used) / (time.perf_counter() - began)
+    if busy < QUIET and not workers:
+        raise UserError(f"{case.name}: the processor was free for {busy:.0%} of the time alone; wait for quiet")
+    best, each = matrix_product(), products(case) * case.batch_size
+    plain, bare = (times[name] for name in list(those)[:2])
+    return [
+        {
+            "case": case.name,
+            "contestant": name,
+            "ms_per_step_and_replicate": 1000 * statistics.median(seconds),
+            "over_plain": statistics.median(a / b for a, b in zip(plain, seconds, strict=True)),
+            "over_bare": statistics.median(a / b for a, b in zip(bare, seconds, strict=True)),
+            "share_of_matrix_product": each / statistics.median(seconds) / best,
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def kernels() -> tuple[str, ...]:
+    """Those that are there."""
+    try:
+        library()
+    except NoKernels as reason:
+        print(f"{sys.argv[0]}: no native kernels: {reason}", file=sys.stderr)
+        return ("torch",)
+    return ("torch", "native")
+
+
+def table(rows: list[dict]) -> str:
+    head = ["model, norm, batch size", "contestant", "ms per step and replicate", "× plain", "× bare", "share"]
+    cells = [
+        [
+            row["case"],
+            row["contestant"],
+            f"{row['ms_per_step_and_replicate']:.2f}",
+            f"{row['over_plain']:.2f}",
+            f"{row['over_bare']:.2f}",
+            f"{row['share_of_matrix_product']:.2f}",
+        ]
+        for row in rows
+    ]
+    return markdown(head, "ll" + "r" * 4, cells)
 
 
 @one_line
 def main():
     parser = CommandLine(__doc__)
-    parser.add_argument("--only", choices=("small-batch", "large-batch"))
+    parser.add_argument("--case", action="append", help=f"repeatable: {', '.join(case.name for case in CASES)}")
     parser.add_argument("--rounds", type=whole(1, 1000), default=5)
-    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=torch.get_num_threads())
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
     parser.add_argument("--workers", type=whole(0, MOST_THREADS), default=0, help="of the plain loop's DataLoader")
+    parser.add_argument("--to", type=Path, help="folder for the table")
     arguments = parser.parse_args()
+    names = [case.name for case in CASES]
+    for name in arguments.case or ():
+        if name not in names:
+            raise InputError("case", name, choices_text(name, names))
+    if arguments.to:
+        require_writable(arguments.to)
     torch.set_num_threads(arguments.threads)
     data = load_dataset("patterns", root=None, val_size=1000)  # speed does not depend on what the images show
-    workers = arguments.workers
-    layers = {"batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(8, channels)}
+    rows = []
+    for case in CASES:
+        if not arguments.case or case.name in arguments.case:
+            print(f"{sys.argv[0]}: {case.name}", file=sys.stderr)
+            rows += measured(case, data, arguments.rounds, arguments.workers, kernels())
+    print(table(rows))
+    if arguments.to:
+        keep(rows, arguments)
 
-    if arguments.only != "large-batch":
-        for norm, layer in layers.items():
-            ours = ["data=patterns", "model=resnet8", "batch_size=2", f"norm={norm}"]
-            compare(
-                f"ResNet-8, {norm}, batch 2: ms per step and replicate",
-                {
-                    "plain PyTorch": (lambda layer=layer: plain_loop(data, 8, layer, 2, 200, workers), 1),
-                    "normbench, 1 replicate": (lambda ours=ours: our_loop(data, ours, 1, 200), 1),
-                    "normbench, 8 replicates stacked": (lambda ours=ours: our_loop(data, ours, 8, 60), 8),
-                    "normbench, 16 replicates stacked": (lambda ours=ours: our_loop(data, ours, 16, 30), 16),
-                },
-                arguments.rounds,
-                lambda seconds: f"{1000 * seconds:.2f} ms",
-            )
-    if arguments.only != "small-batch":
-        ours = ["data=patterns", "model=resnet20", "batch_size=128", "norm=batch"]
-        compare(
-            "ResNet-20, batch, batch 128: images per second",
-            {
-                "plain PyTorch": (lambda: plain_loop(data, 20, nn.BatchNorm2d, 128, 15, workers), 1),
-                "normbench": (lambda: our_loop(data, ours, 1, 15), 1),
-            },
-            arguments.rounds,
-            lambda seconds: f"{128 / seconds:.0f} images/s",
-        )
+
+def keep(rows: list[dict], arguments) -> None:
+    env = environment("cpu", arguments.threads, 1)
+    told = {"device": env["device"], "threads": env["threads"], "torch": env["packages"]["torch"]}
+    command = " ".join(["python", *sys.argv])
+    told |= {"commit": env["commit"], "dirty": env["dirty"], "command": command}
+    write(pd.DataFrame(rows).assign(**told), arguments.to / "train.csv")
+    words = f"`{command}` at commit {env['commit']}{' (changed)' if env['dirty'] else ''}, on {env['device']}, "
+    words += f"torch {told['torch']}; threads: {env['threads']}, rounds: {arguments.rounds}."
+    write_whole(arguments.to / "train.md", f"# Speed of training\n\n{words}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":
