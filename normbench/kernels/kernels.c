@@ -30,7 +30,7 @@ The arrays come from program.py, with the structures below. */
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
-enum kind { IMPORT, EXPORT, CONV, POINT, AVERAGE };
+enum kind { IMPORT, EXPORT, CONV, POINT, AVERAGE, LARGEST, MEANS, PUT };
 enum norm { NONE, OWN, RUNNING }; /* of a point operation: by its own statistic, by the running one */
 
 enum handed { COPY, ADD, CLEAR, SHARE }; /* a gradient: written, added, added to zeros, there already */
@@ -41,7 +41,7 @@ struct map { int64_t values, gradient, channels, lanes, height, width; }; /* whe
 struct op {
     int64_t kind, x, y, other;          /* maps: read, written, and the shortcut, or −1 */
     int64_t needs_x, add_x, add_other;  /* whether the gradient by x is needed; how it is handed on */
-    int64_t size, stride;               /* of a convolution; of the shortcut's positions */
+    int64_t size, stride, pad;          /* of a window; stride of a shortcut's positions; pad: a channel too, where y begins */
     int64_t norm, span, group, relu;    /* images and channels that share a statistic */
     int64_t tensor[5];                  /* convolution: filters, bias. point: γ, β, running mean and variance, factor */
     int64_t strides[4], gradient_strides[4]; /* of a tensor outside and of the gradient by it: image, channel, row, column */

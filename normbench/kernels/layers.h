@@ -451,6 +451,89 @@ static void NAME(point_end)(const struct place *at, const struct op *op) {
     if (dfactor) *dfactor = (REAL)totals[2 * m->lanes];
 }
 
+/* --- Pooling and concatenation. --- */
+
+/* The rows or columns first … last of a map that a window has from position p of the result. */
+INLINE int64_t NAME(first)(int64_t p, const struct op *op) { return p * op->stride - op->pad > 0 ? p * op->stride - op->pad : 0; }
+INLINE int64_t NAME(last)(int64_t p, const struct op *op, int64_t end) {
+    return p * op->stride - op->pad + op->size < end ? p * op->stride - op->pad + op->size - 1 : end - 1;
+}
+INLINE int64_t NAME(pixel)(const struct map *m, int64_t n, int64_t h, int64_t p) {
+    return (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + p + 1) * m->lanes;
+}
+
+/* The largest of each window, as torch has it: what is no number wins. */
+static void NAME(largest)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    const REAL *x = values(at, op->x);
+    REAL *y = values(at, op->y);
+    for (int64_t n = 0; n < at->count; n++)
+        for (int64_t h = 0; h < out->height; h++)
+            for (int64_t p = 0; p < out->width; p++)
+                for (int64_t c = 0; c < out->lanes; c += V) {
+                    int64_t top = NAME(first)(h, op), left = NAME(first)(p, op);
+                    vec most = load(x + NAME(pixel)(in, n, top, left) + c);
+                    for (int64_t i = top; i <= NAME(last)(h, op, in->height); i++)
+                        for (int64_t j = left; j <= NAME(last)(p, op, in->width); j++) {
+                            vec t = load(x + NAME(pixel)(in, n, i, j) + c);
+                            NAME(bits) more = (t > most) | (t != t);
+                            most = NAME(unless)(more, most) + NAME(unless)(~more, t);
+                        }
+                    store(y + NAME(pixel)(out, n, h, p) + c, most);
+                }
+}
+
+/* Its gradient goes to the first of the largest. */
+static void NAME(largest_back)(const struct place *at, const struct op *op) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    const REAL *x = values(at, op->x), *y = values(at, op->y), *g = gradient(at, op->y);
+    REAL *dx = gradient(at, op->x);
+    if (op->add_x == CLEAR) memset(dx, 0, at->count * NAME(pixels)(in) * in->lanes * sizeof(REAL));
+    for (int64_t n = 0; n < at->count; n++)
+        for (int64_t h = 0; h < out->height; h++)
+            for (int64_t p = 0; p < out->width; p++)
+                for (int64_t c = 0; c < out->lanes; c += V) {
+                    vec most = load(y + NAME(pixel)(out, n, h, p) + c), by = load(g + NAME(pixel)(out, n, h, p) + c);
+                    NAME(bits) gone = {0};
+                    for (int64_t i = NAME(first)(h, op); i <= NAME(last)(h, op, in->height); i++)
+                        for (int64_t j = NAME(first)(p, op); j <= NAME(last)(p, op, in->width); j++) {
+                            int64_t here = NAME(pixel)(in, n, i, j) + c;
+                            NAME(bits) mine = (load(x + here) == most) & ~gone;
+                            gone |= mine;
+                            store(dx + here, load(dx + here) + NAME(unless)(~mine, by));
+                        }
+                }
+}
+
+/* Means over the 3×3 positions about each, those of the border counted: by itself the transposed too. */
+static void NAME(means)(const struct map *m, const REAL *x, REAL *y, int64_t images, int add) {
+    for (int64_t n = 0; n < images; n++)
+        for (int64_t h = 0; h < m->height; h++)
+            for (int64_t p = 0; p < m->width; p++)
+                for (int64_t c = 0; c < m->lanes; c += V) {
+                    vec sum = {0};
+                    for (int64_t i = h - 1; i <= h + 1; i++)
+                        for (int64_t j = p - 1; j <= p + 1; j++) sum += load(x + NAME(pixel)(m, n, i, j) + c);
+                    REAL *to = y + NAME(pixel)(m, n, h, p) + c;
+                    store(to, add ? load(to) + sum / 9 : sum / 9);
+                }
+}
+
+/* The channels of x become those of y from `pad` on; backwards the gradient by them. */
+static void NAME(put)(const struct place *at, const struct op *op, int backward) {
+    const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
+    REAL *x = backward ? gradient(at, op->x) : values(at, op->x), *y = backward ? gradient(at, op->y) : values(at, op->y);
+    for (int64_t n = 0; n < at->count; n++)
+        for (int64_t h = 0; h < in->height; h++)
+            for (int64_t p = 0; p < in->width; p++) {
+                REAL *a = x + NAME(pixel)(in, n, h, p), *b = y + NAME(pixel)(out, n, h, p) + op->pad;
+                for (int64_t c = in->channels; backward && op->add_x == COPY && c < in->lanes; c++) a[c] = 0;
+                for (int64_t c = 0; c < in->channels; c++)
+                    if (!backward) b[c] = a[c];
+                    else a[c] = op->add_x == COPY ? b[c] : a[c] + b[c];
+            }
+}
+
 /* --- The borders: tensors N×(R·C)×H×W of the world outside, and averages N×(R·C) over their positions. --- */
 
 static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, REAL *tensor, const int64_t *strides, int how) {
@@ -515,6 +598,9 @@ static void NAME(forward)(struct place *at) {
             case CONV: NAME(conv)(at, op); break;
             case POINT: NAME(point)(at, op); break;
             case AVERAGE: NAME(average)(at, op); break;
+            case LARGEST: NAME(largest)(at, op); break;
+            case MEANS: NAME(means)(m, values(at, op->x), values(at, op->y), at->count, 0); break;
+            case PUT: NAME(put)(at, op, 0); break;
             }
         }
     }
@@ -545,6 +631,9 @@ static void NAME(backward)(struct place *at) {
                 break;
             case POINT: NAME(point_back)(at, op); break;
             case AVERAGE: NAME(average_back)(at, op); break;
+            case LARGEST: NAME(largest_back)(at, op); break;
+            case MEANS: NAME(means)(m, gradient(at, op->y), gradient(at, op->x), at->count, op->add_x != COPY); break;
+            case PUT: NAME(put)(at, op, 1); break;
             }
         }
     }

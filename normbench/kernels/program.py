@@ -13,10 +13,10 @@ import torch
 from torch import fx, nn
 
 from normbench.norms.batch import BatchNorm, GhostBatchNorm
-from normbench.norms.plain import Conv2d, PadShortcut, ResidualScalar
+from normbench.norms.plain import Concatenate, Conv2d, PadShortcut, ResidualScalar
 from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm
 
-IMPORT, EXPORT, CONV, POINT, AVERAGE = range(5)  # kinds of operations, as in kernels.c
+IMPORT, EXPORT, CONV, POINT, AVERAGE, LARGEST, MEANS, PUT = range(8)  # kinds of operations, as in kernels.c
 NONE, OWN, RUNNING = range(3)  # by which statistic a point normalizes
 COPY, ADD, CLEAR, SHARE = range(4)  # how a gradient is handed on; CLEAR: added to zeros; SHARE: it lies there already
 ALIGNED = 64  # bytes
@@ -40,8 +40,11 @@ class Operation:
     conv: Conv2d | None = None
     norm: nn.Module | None = None
     factor: ResidualScalar | None = None
+    pool: nn.MaxPool2d | None = None
     stride: int = 1
     relu: bool = False
+    parts: tuple[int, ...] = ()  # of a concatenation, of which this one puts the `part`th in its place
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class Trace:
         """What a node makes: a map, a Padded, or the operation that averages. Raises Unknown."""
         if node.op == "call_module":
             module, [source] = self.modules[node.target], node.args
+            if type(module) is Concatenate:
+                return self._concatenation([values[one] for one in source])
             x = values[source]
             if isinstance(module, nn.Identity):
                 return x
@@ -121,6 +126,10 @@ class Trace:
             return self._add(Operation(CONV, x, self._map(), conv=module)).y
         if kind in BATCH or kind in SAMPLE:
             return self._add(Operation(POINT, x, self._map(), norm=module)).y
+        if kind is nn.MaxPool2d and _is_plain(module) and module.dilation == 1 and not module.return_indices:
+            return self._add(Operation(LARGEST, x, self._map(), pool=module)).y
+        if kind is nn.AvgPool2d and _is_plain(module) and _is_mean_of_nine(module):
+            return self._add(Operation(MEANS, x, self._map())).y
         if kind is PadShortcut:
             return Padded(x, module.stride)
         if kind is ResidualScalar:
@@ -132,6 +141,14 @@ class Trace:
             point.relu = True
             return point.y
         raise Unknown(module)
+
+    def _concatenation(self, parts: list) -> int:
+        if not all(isinstance(one, int) for one in parts):
+            raise Unknown("a concatenation")
+        y = self._map()
+        for part, x in enumerate(parts):
+            self._add(Operation(PUT, x, y, parts=tuple(parts), part=part))
+        return y
 
     def _sum(self, *terms):
         orders = [
@@ -181,6 +198,15 @@ def _fits(conv: Conv2d) -> bool:
     return same and size in (1, 3) and conv.stride in ((1, 1), (2, 2)) and conv.padding_mode == "zeros"
 
 
+def _is_plain(pool: nn.Module) -> bool:
+    return not pool.ceil_mode and all(isinstance(n, int) for n in (pool.kernel_size, pool.stride, pool.padding))
+
+
+def _is_mean_of_nine(pool: nn.AvgPool2d) -> bool:
+    whole = pool.count_include_pad and pool.divisor_override is None
+    return whole and (pool.kernel_size, pool.stride, pool.padding) == (3, 1, 1)
+
+
 class Map(ctypes.Structure):
     """As `struct map` of kernels.c."""
 
@@ -192,7 +218,7 @@ class Op(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("kind", "x", "y", "other", "needs_x", "add_x", "add_other", "size")),
-        *((name, ctypes.c_int64) for name in ("stride", "norm", "span", "group", "relu")),
+        *((name, ctypes.c_int64) for name in ("stride", "pad", "norm", "span", "group", "relu")),
         ("tensor", ctypes.c_int64 * 5),
         ("strides", ctypes.c_int64 * 4),
         ("gradient_strides", ctypes.c_int64 * 4),
@@ -285,12 +311,29 @@ class Program:
         op.needs_x = one.x > 0
         if one.kind == IMPORT:
             op.tensor[0] = 0
+        if one.kind in (LARGEST, MEANS, PUT):
+            self._pool(op, one, x)
         if one.kind == CONV:
             self._convolution(op, one.conv, x, scratch, sums)
         if one.kind == POINT:
             if one.y != one.x:
                 self.maps[one.y] = Map(channels=x.channels, lanes=x.lanes, height=x.height, width=x.width)
             self._point(op, one, x, kept, sums)
+
+    def _pool(self, op: Op, one: Operation, x: Map) -> None:
+        if one.x == 0:
+            raise Unknown("a pooling of images")
+        height, width, channels = x.height, x.width, x.channels
+        if one.kind == LARGEST:
+            op.size, op.stride, op.pad = one.pool.kernel_size, one.pool.stride, one.pool.padding
+            height, width = ((side + 2 * op.pad - op.size) // op.stride + 1 for side in (height, width))
+        if one.kind == PUT:
+            each = [self.maps[part].channels for part in one.parts]
+            channels, op.pad = sum(each), sum(each[: one.part])
+        if min(height, width) < 1 or channels > MOST_LANES:
+            raise Unknown("a map without places, or with too many channels")
+        lanes = -(-channels // self.lanes) * self.lanes
+        self.maps[one.y] = Map(channels=channels, lanes=lanes, height=height, width=width)
 
     def _convolution(self, op: Op, conv: Conv2d, x: Map, scratch: Area, sums: Area) -> None:
         if conv.groups != self.replicates or conv.in_channels != self.replicates * x.channels:
@@ -367,7 +410,7 @@ class Program:
 
         for number in reversed(range(len(self.ops))):
             op = self.ops[number]
-            made = op.y if op.kind in (CONV, POINT) else -1
+            made = -1 if op.kind in (IMPORT, EXPORT, AVERAGE) else op.y
             if made >= 0 and made not in there:
                 raise Unknown("a map that nothing reads")
             if op.kind == POINT and op.other > 0:
@@ -381,8 +424,8 @@ class Program:
                 else:
                     op.add_other = hand(op.other, op.stride == 1)
             if op.kind in (EXPORT, AVERAGE) or (made >= 0 and op.x not in (0, op.y)):
-                op.add_x = hand(op.x)
-            if made >= 0 and made != op.x:
+                op.add_x = hand(op.x, op.kind != LARGEST)
+            if made >= 0 and made != op.x and self.trace.operations[number].part == 0:
                 there.discard(made)
                 if made not in lent:
                     free.setdefault(size(made), []).append(self.maps[made].gradient)

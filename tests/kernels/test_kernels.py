@@ -37,9 +37,9 @@ METHODS = {
 }
 
 
-def network(method="batch", replicates=2, model="resnet8", dtype=torch.float64, **options):
+def network(method="batch", replicates=2, model="resnet8", dtype=torch.float64, activation="relu", **options):
     """A network whose parameters are none of those that it starts with."""
-    layers = Layers(method.split()[0], METHODS.get(method, {}), replicates=replicates)
+    layers = Layers(method.split()[0], METHODS.get(method, {}), replicates=replicates, activation=activation)
     made = build_model(model, layers, range(replicates), **{"width": 6, **options}).to(dtype)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -91,9 +91,16 @@ def test_every_method(method, shortcut):
     compared(network(method, shortcut=shortcut), images())
 
 
-@pytest.mark.parametrize("model", ["resnet14", "resnet18", "preact_resnet8"])
-def test_every_residual_network(model):
-    compared(network(model=model, width=4), images())
+@pytest.mark.parametrize("model", ["resnet14", "resnet18", "preact_resnet8", "vgg", "inception"])
+@pytest.mark.parametrize("method", ["batch", "none", "group"])
+def test_every_network(model, method):
+    compared(network(method, model=model, width=4), images(size=(32, 32)))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23)])
+def test_pooling_at_the_edges(size):
+    compared(network("none", model="inception", width=3), images(size=size))
+    compared(network("none", model="vgg", width=3), images(size=(16, 18)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 9), (13, 4), (32, 32)])
@@ -202,7 +209,7 @@ def test_what_the_kernels_cannot_do_is_the_models():
 
 
 def test_networks_of_which_they_know_too_little():
-    for model in (network("layer2d"), network(model="inception"), network(model="vgg", width=2)):
+    for model in (network("layer2d"), network(activation="tanh")):
         with pytest.raises(Unknown):
             Native(model, 2)
 
