@@ -50,7 +50,7 @@ def _folders() -> list[Path]:
 def _digest(compiler: list[str]) -> str:
     """Of all that they depend on: sources, flags, compiler and processor."""
     said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=COMPILE_SECONDS)
-    parts = [*((FOLDER / source).read_text("utf-8") for source in SOURCES), *FLAGS, *compiler, said.stdout]
+    parts = [*((FOLDER / source).read_text("utf-8") for source in SOURCES), *FLAGS, *compiler[1:], said.stdout]
     parts += [platform.platform(), device_words("cpu")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -60,7 +60,8 @@ def _build(compiler: list[str], path: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".so") as part:
         command = [*compiler, *FLAGS, str(FOLDER / SOURCES[0]), "-lm", "-o", part.name]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+            where = os.environ | {"PATH": os.environ.get("PATH", os.defpath)}  # of the linker
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, env=where)
         except subprocess.TimeoutExpired:
             raise NoKernels(f"{compiler[0]} takes more than {COMPILE_SECONDS} s") from None
         if done.returncode:
