@@ -515,7 +515,7 @@ static void NAME(means)(const struct map *m, const REAL *x, REAL *y, int64_t ima
                     for (int64_t i = h - 1; i <= h + 1; i++)
                         for (int64_t j = p - 1; j <= p + 1; j++) sum += load(x + NAME(pixel)(m, n, i, j) + c);
                     REAL *to = y + NAME(pixel)(m, n, h, p) + c;
-                    store(to, add ? load(to) + sum / 9 : sum / 9);
+                    store(to, add ? load(to) + sum / (REAL)9 : sum / (REAL)9);
                 }
 }
 

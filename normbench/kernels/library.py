@@ -8,14 +8,15 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from normbench.records.environment import device_words
-
 FOLDER = Path(__file__).parent
 SOURCES = ("kernels.c", "layers.h")
-FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-pthread")
+NATIVE = "-march=native"  # code for this very processor, where the compiler knows it
+FLAGS = ("-O3", NATIVE, "-shared", "-fPIC", "-pthread")
 COMPILE_SECONDS = 120
 
 
@@ -23,51 +24,81 @@ class NoKernels(Exception):
     """Why there are none, in a line."""
 
 
-@cache
 def library() -> ctypes.CDLL:
     """The loaded kernels. Raises NoKernels where there is no compiler, or what it makes cannot be loaded."""
-    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
-    if not shutil.which(compiler[0] or "cc"):
-        raise NoKernels(f"no C compiler ({compiler[0] or 'cc'})")
+    found = _found()
+    if isinstance(found, str):
+        raise NoKernels(found)
+    return found
+
+
+@cache
+def _found() -> ctypes.CDLL | str:
+    """The kernels, or why there are none."""
+    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or "cc"]
+    if not shutil.which(compiler[0]):
+        return f"no C compiler ({compiler[0]})"
     name = f"kernels-{_digest(compiler)}.so"
-    for folder in _folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / name).is_file():
-                _build(compiler, folder / name)
-            return _loaded(folder / name)
-        except OSError as error:  # a folder that cannot be written, a file that cannot be loaded: the next one
-            reason = error
-    raise NoKernels(" ".join(str(reason).split()))
+    try:
+        with suppress(OSError):  # a folder that cannot be written, a file that cannot be loaded
+            return _from(_cache(), name, compiler)
+        with tempfile.TemporaryDirectory(prefix="normbench-") as folder:  # of this process alone; loaded, it may go
+            return _from(Path(folder), name, compiler)
+    except (OSError, NoKernels) as error:
+        return " ".join(str(error).split())
 
 
-def _folders() -> list[Path]:
-    """Where they are kept: the user's cache, else a folder of this process alone."""
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return [Path(cache_home) / "normbench", Path(tempfile.mkdtemp(prefix="normbench-"))]
+def _from(folder: Path, name: str, compiler: list[str]) -> ctypes.CDLL:
+    """The kernels that lie in a folder, built if need be. Raises NoKernels, or OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / name).is_file():
+        _build(compiler, folder / name)
+    return _loaded(folder / name)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normbench"
 
 
 def _digest(compiler: list[str]) -> str:
     """Of all that they depend on: sources, flags, compiler and processor."""
     said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=COMPILE_SECONDS)
     parts = [*((FOLDER / source).read_text("utf-8") for source in SOURCES), *FLAGS, *compiler[1:], said.stdout]
-    parts += [platform.platform(), device_words("cpu")]
+    parts += [platform.system(), platform.machine(), *_processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> list[str]:
+    """What tells the code of one processor from that of another, as far as the machine says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return [platform.processor()]
+    return sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
 
 
 def _build(compiler: list[str], path: Path) -> None:
     """Raises NoKernels, or OSError where the folder takes no file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".so") as part:
-        command = [*compiler, *FLAGS, str(FOLDER / SOURCES[0]), "-lm", "-o", part.name]
-        try:
-            where = os.environ | {"PATH": os.environ.get("PATH", os.defpath)}  # of the linker
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, env=where)
-        except subprocess.TimeoutExpired:
-            raise NoKernels(f"{compiler[0]} takes more than {COMPILE_SECONDS} s") from None
-        if done.returncode:
-            raise NoKernels(f"{compiler[0]}: {next(iter(done.stderr.splitlines()), done.returncode)}")
-        os.link(part.name, f"{part.name}.whole")
-        os.replace(f"{part.name}.whole", path)  # whole or not at all, whoever else builds it
+    part = path.with_name(f".{path.stem}-{os.getpid()}.so")
+    try:
+        said = _compile(compiler, FLAGS, part) and _compile(compiler, [f for f in FLAGS if f != NATIVE], part)
+        if said:
+            raise NoKernels(f"{compiler[0]}: {said}")
+        os.replace(part, path)  # whole or not at all, whoever else builds it
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _compile(compiler: list[str], flags: Sequence[str], to: Path) -> str:
+    """What the compiler says of a failure; empty where there is none."""
+    to.touch()  # raises OSError, where the compiler would say it in its own words
+    where = os.environ | {"PATH": os.environ.get("PATH", os.defpath)}  # of the linker
+    command = [*compiler, *flags, str(FOLDER / SOURCES[0]), "-lm", "-o", str(to)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, env=where)
+    except subprocess.TimeoutExpired:
+        return f"takes more than {COMPILE_SECONDS} s"
+    return next(iter(done.stderr.splitlines()), f"status {done.returncode}") if done.returncode else ""
 
 
 def _loaded(path: Path) -> ctypes.CDLL:

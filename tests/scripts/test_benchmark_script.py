@@ -17,7 +17,7 @@ def test_a_case_that_there_is_not(script, tmp_path):
 
 
 def test_the_multiplications_of_a_step_are_those_of_the_layers(monkeypatch):
-    """ResNet-8: a stem of 3→16 channels at 32², six 3×3 convolutions at 32², 16², 8²; forward and two gradients each."""
+    """ResNet-8: a stem of 3→16 channels at 32², six convolutions at 32², 16² and 8²; forward and two gradients each."""
     spec = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts" / "benchmark.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "benchmark", module)
