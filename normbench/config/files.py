@@ -65,6 +65,7 @@ def default_leaves(chosen: tuple[tuple[str, str], ...]) -> dict[str, object]:
     return flatten(default_config({group: choice for group, choice in chosen if choice in choices(group)}))
 
 
+@cache
 def default_choices() -> dict[str, str]:
     """Group → choice, of config.yaml's defaults list."""
     entries = [dict(entry) for entry in _load("config.yaml").defaults if isinstance(entry, DictConfig)]

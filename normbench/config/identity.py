@@ -30,7 +30,7 @@ def identity(config: Values, processes: int = 1) -> dict[str, object]:
 
 def unnamed(config: Values) -> dict[str, object]:
     """The values at which keys are in no identity, also of those that a run of an earlier version lacks."""
-    return {key: value for key, value in _defaults(config).items() if identity_of(key) == "unless_default"}
+    return _unnamed_of(_chosen(config))
 
 
 def _counts(key: str, value, defaults: dict[str, object], config) -> bool:
@@ -49,7 +49,16 @@ def _number(value):
 
 def _defaults(config) -> dict[str, object]:
     """The values that keys have by the chosen files alone; the groups' default choices themselves."""
-    return _defaults_of(tuple((group, config[group].name) for group in GROUPS if group in config))
+    return _defaults_of(_chosen(config))
+
+
+def _chosen(config) -> tuple[tuple[str, str], ...]:
+    return tuple((group, config[group].name) for group in GROUPS if group in config)
+
+
+@cache
+def _unnamed_of(chosen: tuple[tuple[str, str], ...]) -> dict[str, object]:
+    return {key: value for key, value in _defaults_of(chosen).items() if identity_of(key) == "unless_default"}
 
 
 @cache

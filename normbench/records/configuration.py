@@ -19,6 +19,7 @@ from normbench.records.result import environment_of
 
 FIRST_LINE = "# identity {identity}, checksum {checksum}\n"
 SIGNED = re.compile(rb"# identity ([0-9a-f]{64}), checksum ([0-9a-f]{64})\n")
+SECTION = re.compile(rb"^\w.*\n(?:(?!\w).*\n)*", re.MULTILINE)  # a key of the text that is signed, with all below it
 
 
 # What working on a configuration raises that no run has written.
@@ -47,10 +48,15 @@ def digest_of(path: Path) -> str | None:
     """The digest of the identity of the run that config.yaml is of; None where there is none. Raises Damaged."""
     if (content := content_of(path)) is None:
         return None
+    written = _written(content)
+    return written[0] if written else _digest(path, content)
+
+
+def _written(content: bytes) -> tuple[str, bytes] | None:
+    """The digest of the identity and the text below it, as `signed` wrote them; None for any other file."""
     line = SIGNED.match(content)
-    if line and checksum(line[1], content[line.end() :]).encode() == line[2]:
-        return line[1].decode()
-    return _digest(path, content)
+    text = content[line.end() :] if line else b""
+    return (line[1].decode(), text) if line and checksum(line[1], text).encode() == line[2] else None
 
 
 @lru_cache(maxsize=20_000)
@@ -74,12 +80,24 @@ def _identity(path: Path, config) -> dict[str, object]:
 
 
 def _parsed(path: Path, content: bytes) -> Values:
+    written = _written(content)
     try:
-        if b"*" in content and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader)):
-            raise Damaged(path, "an alias")  # a few of them stand for more than any memory holds
-        said = yaml.load(content, Loader)
-        if isinstance(said, dict):
-            return Values(said)
+        if written is None:
+            return _mapping(content)
+        return Values({key: value for text in SECTION.findall(written[1]) for key, value in _section(text).items()})
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise Damaged(path, error) from None
-    raise Damaged(path, "no mapping")
+
+
+def _mapping(content: bytes) -> Values:
+    """Raises YAMLError, ValueError, TypeError or RecursionError for what is no mapping in YAML."""
+    if b"*" in content and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, Loader)):
+        raise ValueError("an alias")  # a few of them stand for more than any memory holds
+    said = yaml.load(content, Loader)
+    if not isinstance(said, dict):
+        raise ValueError("no mapping")
+    return Values(said)
+
+
+# The runs of a sweep differ in few keys: of thousands of them most sections are the same, and parsed once.
+_section = lru_cache(maxsize=20_000)(_mapping)

@@ -42,22 +42,22 @@ def estimates(runs: list[Run]) -> list[Estimate | None]:
     From finished runs of the same kind, those of the command first; else from the nearest kind of the folder that
     has the same measurement, network and device; else, of a training, from a few steps.
     """
-    leaves = [placed(run.config) for run in runs]
-    kinds = [_kind(of) for of in leaves]
-    paces = []
+    kinds = [_kind(placed(run.config)) for run in runs]
+    paces: dict[str, Pace] = {}  # the first of each kind
     for run, kind in zip(runs, kinds, strict=True):
         result = run.directory.result()
         if result and result["status"] == "finished":
-            paces.append(Pace(kind, result["seconds"] / run.images))
+            paces.setdefault(str(kind), Pace(kind, result["seconds"] / run.images))
     some = {}  # one run of each kind, that with the most images; the most work is timed first
     for run, kind in sorted(zip(runs, kinds, strict=True), key=lambda one: -one[0].images):
         some.setdefault(str(kind), (run, kind))
-    if some.keys() - {str(pace.kind) for pace in paces}:
-        paces += [pace for folder in sorted({run.config.output for run in runs}) for pace in _there(folder)]
-    unlike = [one for one in some.values() if _nearest(one[1], paces) is None]
-    paces += _trials([one for one in unlike if one[1]["measure.name"] == TRAIN])
-    exact = {str(pace.kind): pace for pace in reversed(paces)}
-    near = {name: exact.get(name) or _nearest(kind, paces) for name, (_, kind) in some.items()}
+    if some.keys() - paces.keys():
+        for pace in (pace for folder in sorted({run.config.output for run in runs}) for pace in _there(folder)):
+            paces.setdefault(str(pace.kind), pace)
+    near = {name: paces.get(name) or _nearest(kind, paces) for name, (_, kind) in some.items()}
+    unlike = [one for name, one in some.items() if near[name] is None and one[1]["measure.name"] == TRAIN]
+    timed = {str(pace.kind): pace for pace in _trials(unlike)}
+    near |= {name: timed.get(name) or _nearest(kind, timed) for name, (_, kind) in some.items() if near[name] is None}
     found = [near[str(kind)] for kind in kinds]
     return [
         pace and Estimate((run.images + _evaluated(run) * pace.timed) * pace.seconds, pace.timed or pace.kind != kind)
@@ -72,7 +72,7 @@ def _kind(leaves: dict[str, object]) -> dict[str, object]:
     return of | own | {"stack": min(leaves["stack"], LONGEST_STACK)}
 
 
-def _nearest(kind: dict[str, object], paces: list[Pace]) -> Pace | None:
+def _nearest(kind: dict[str, object], paces: dict[str, Pace]) -> Pace | None:
     """The pace of the likest kind, of the same measurement, network and device; the first of several."""
 
     def same(pace: Pace) -> bool:
@@ -84,7 +84,7 @@ def _nearest(kind: dict[str, object], paces: list[Pace]) -> Pace | None:
         method = 10 * (kind["norm.name"] != pace.kind["norm.name"])
         return differ + method + 5 * abs(math.log2(kind["batch_size"] / pace.kind["batch_size"])) + pace.timed / 2
 
-    return min(filter(same, paces), key=distance, default=None)
+    return min(filter(same, paces.values()), key=distance, default=None)
 
 
 def _there(folder: str) -> list[Pace]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.table import Table
 
 from normbench.console import Console
@@ -18,6 +19,15 @@ def _console() -> Console:
     """As wide as the terminal; wide enough for any table in a log."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
+
+
+def _measured(table: Table) -> Table:
+    """The same table, its columns that never wrap as wide as rich makes them: it would measure each cell, and twice."""
+    for column in table.columns:
+        if column.no_wrap:
+            cells = (column.header, *column.cells)
+            column.width = max(cell_len(line) for cell in cells for line in cell.split("\n"))
+    return table
 
 
 def mean_text(values: list[float], digits: str = ".2f") -> str:
@@ -169,7 +179,7 @@ def print_sweep(runs: list[Run]) -> int:
         )
     if first():
         folders = [str(run.directory.path) for run in at_work(runs)]
-        console.print(table)
+        console.print(_measured(table))
         console.print(
             f"{len(runs)} runs; replicates: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
         )
@@ -199,7 +209,7 @@ def print_plan(runs: list[Run], estimates: list[Estimate | None], reused: int = 
             unknown += seconds is None
         told = "–" if seconds is None else ("~" if estimate.rough else "") + duration(seconds)
         table.add_row(*(typed.get(key, "") for key in swept), str(run.config.replicates), status, told, run.name)
-    console.print(table)
+    console.print(_measured(table))
     if any(estimate and estimate.rough for estimate in estimates):
         console.print("~: from a few steps, or from finished runs that are near to it, not the same", highlight=False)
     trained = (

@@ -30,6 +30,7 @@ from normbench.records.metrics import MEASUREMENTS, OVER
 from normbench.runs.planned import Run, block
 
 OF_SEEDS = ("seed", "replicates")
+FOLLOWING = [key for key in KEYS.values() if key.follows and not key.by_machine]
 # The words that the seeds have in a run's name, and the processes.
 WORDS = re.compile(r"(-b\d+)-s\d+(?:-r\d+)?(?=-|$)|-p\d+$")
 # What a run writes beside its configuration: a folder with one of these is a run's.
@@ -44,9 +45,7 @@ def leaves_of(config, processes: int = 1) -> dict[str, object]:
     """What determines the results of a run, keys at their defaults included, without what follows from the rest."""
     leaves = unnamed(config) | identity(config, processes)
     return leaves | {
-        key.name: key.alone
-        for key in KEYS.values()
-        if key.name in leaves and not key.by_machine and key.followed(leaves[key.name], config)
+        key.name: key.alone for key in FOLLOWING if key.name in leaves and key.followed(leaves[key.name], config)
     }
 
 

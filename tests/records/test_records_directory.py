@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
+from normbench.config.values import plain
 from normbench.errors import UserError
 from normbench.records.checkpoint import Unfit
+from normbench.records.configuration import configuration_of
 from normbench.records.damage import Damaged
 from normbench.records.directory import RunDirectory
 from normbench.records.metrics import METRICS
@@ -208,7 +211,9 @@ def test_the_lock_is_for_one(directory):
 def test_the_lock_of_a_dead_process_is_free(directory):
     code = """
 import sys, time
+from normbench.config.values import plain
 from normbench.records.checkpoint import Unfit
+from normbench.records.configuration import configuration_of
 from normbench.records.damage import Damaged
 from normbench.records.directory import RunDirectory
 with RunDirectory(*sys.argv[1:]).locked():
@@ -250,6 +255,39 @@ def test_start_writes_what_the_run_is(directory):
     directory.start(config, {"commit": None})
     assert OmegaConf.load(directory.path / "config.yaml") == config
     assert json.loads((directory.path / "env.json").read_text()) == {"commit": None}
+
+
+ODD = ("a: b", "two\nlines\n\nand: more", "x " * 60, "#", "- no", "1e-05", "* none", "ünï", "null", "")
+
+
+def test_a_configuration_is_read_as_its_whole_text(compose, tmp_path):
+    for place, text in enumerate(ODD):
+        config = compose("augment.resize=[[0,16],[0.5,24]]").with_value("study", text).with_value("reuse", [text, "b"])
+        RunDirectory(tmp_path, str(place)).start(config.with_value("norm.note", text), {})
+        file = tmp_path / str(place) / "config.yaml"
+        read = plain(configuration_of(file))
+        assert read == plain(config.with_value("norm.note", text))
+        assert list(read) == list(OmegaConf.load(file))
+
+
+def test_what_many_configurations_have_in_common_is_parsed_once(compose, tmp_path, monkeypatch):
+    parsed, load = [], yaml.load
+    monkeypatch.setattr(yaml, "load", lambda content, loader: parsed.append(len(content)) or load(content, loader))
+    for seed in range(20):
+        RunDirectory(tmp_path, str(seed)).start(compose(f"seed={seed}"), {})
+    files = [tmp_path / str(seed) / "config.yaml" for seed in range(20)]
+    assert [configuration_of(file)["seed"] for file in files] == list(range(20))
+    assert sum(parsed) < 2 * files[0].stat().st_size
+
+
+def test_a_configuration_that_is_not_as_it_was_signed_is_parsed_whole(compose, tmp_path):
+    RunDirectory(tmp_path, "run").start(compose(), {})
+    file = tmp_path / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 0", "seed: 7"))
+    assert configuration_of(file)["seed"] == 7
+    file.write_text(file.read_text() + "seed: [\n")
+    with pytest.raises(Damaged, match="not what a run writes"):
+        configuration_of(file)
 
 
 def test_an_empty_series_is_damaged(tmp_path):

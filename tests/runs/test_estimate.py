@@ -56,6 +56,18 @@ def test_the_nearest_finished_run_stands_in_for_one_of_the_kind(tmp_path, no_tri
     assert [one.seconds for one in found[:2]] == pytest.approx([30.0, 30.0], rel=0.03)
 
 
+def test_a_kind_is_compared_once_with_each_other_kind(tmp_path, no_trial, monkeypatch):
+    """Whatever the number of their runs, and only where no run of its own is over."""
+    compared, nearest = [], estimate._nearest
+    monkeypatch.setattr(estimate, "_nearest", lambda kind, paces: compared.append(len(paces)) or nearest(kind, paces))
+    runs = planned(tmp_path, "batch_size=4,8,16", "optim.lr=0.1,0.2,0.3", "seed=0,1")
+    for run in runs:
+        if run.config.batch_size != 16:
+            over(run, 10.0)
+    assert [one.rough for one in estimates(runs)] == [run.config.batch_size == 16 for run in runs]
+    assert compared == [2]
+
+
 def test_trials_end_with_their_time_the_most_work_first(tmp_path, monkeypatch):
     timed = []
 

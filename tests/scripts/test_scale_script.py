@@ -2,22 +2,25 @@
 
 
 def test_what_a_hundred_runs_cost(script, tmp_path):
-    done = script("scale", "--runs", "100", cwd=tmp_path)
+    done = script("scale", "--runs", "100", "--runs", "150", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    head, *_, row = done.stdout.splitlines()[1:]
-    assert head.split(" | ")[1:4] == ["planning", "planning and status", "collect"]
-    count, *cost = row.strip("| ").split(" | ")
-    assert count == "100"
-    assert all(float(value) > 0.1 for value in cost)  # to start Python takes longer
+    assert done.stderr.endswith("scale.py: 100 runs\n")
+    head, _, row = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[1:]]
+    assert head[1:6] == ["planning", "status", "status of stacks", "--dry-run", "collect"]
+    count, planning, *statuses, dry_run, collect, memory = map(float, row)
+    assert count == 100
+    assert min(planning, dry_run, collect) > 0.1  # to start Python takes longer
+    assert min(statuses) > 0
+    assert 30 < memory < 1500
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_it_writes_are_runs_that_are_over(script, tmp_path):
-    for words, said in (("--write", ""), ("--ask", "100\n")):
-        done = script("scale", "--runs", "100", words, "all", cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (0, said), done.stderr
+    assert script("scale", "--runs", "200", "--write", "all", cwd=tmp_path).returncode == 0
+    done = script("scale", "--runs", "200", "--ask", "all", "--stacks", cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "200", "")
     done = script("collect", "all", cwd=tmp_path)
-    assert done.stdout == "all/runs.csv: 100 runs, 100 replicates: 100 finished\n"
+    assert done.stdout == "all/runs.csv: 200 runs, 200 replicates: 200 finished\n"
 
 
 def test_fewer_than_a_hundred_are_refused(script, tmp_path):
