@@ -1,7 +1,8 @@
-"""Speed of the training loop against plain PyTorch loops, side by side in one process.
+"""Speed of the training loop against plain PyTorch loops, and the cost of every method's layer, in one process each.
 
 python scripts/benchmark.py                              all cases on one thread, about ten minutes
 python scripts/benchmark.py --case resnet8-group-2       one of them; --threads 2 --rounds 3: otherwise
+python scripts/benchmark.py layers                       a convolution with each method beside batch normalization's
 python scripts/benchmark.py --to results/benchmark       also keep the table, with command, commit and machine
 
 The plain loop is what a user would write: torch's layers, DataLoader, torchvision's transforms, SGD. The bare loop is
@@ -10,6 +11,8 @@ crop, flip, standardization, forward, backward, step. Rounds alternate between t
 over rounds of the mean time of a step and replicate, warm-up steps left out, and a ratio the median of those within
 a round. The share: what all convolutions multiply and add in that time, over what the best matrix product of this
 process would.
+
+A layer is a 3×3 convolution with its normalization, forward and backward by torch; kept is what backward needs.
 """
 
 import statistics
@@ -33,6 +36,7 @@ from normbench.config.sizes import MOST_THREADS
 from normbench.data import load_dataset
 from normbench.errors import InputError, UserError, choices_text
 from normbench.kernels.library import NoKernels, library
+from normbench.norms import NORMS, Layers
 from normbench.norms.plain import Conv2d
 from normbench.records.environment import environment
 from normbench.records.files import require_writable, write_whole
@@ -46,6 +50,23 @@ from normbench.words import markdown
 WARM_UP = 5
 QUIET = 0.9  # of the time that passes has to be this process's, on one thread
 SIDE = 768  # of the matrices
+PASSES = 20  # of a layer
+SHAPES = ((2, 16, 32, 32), (2, 64, 8, 8), (32, 16, 32, 32), (32, 64, 8, 8))  # of a CIFAR-ResNet's first and last stage
+# Key of a row → head and form of its column.
+HEADS = {
+    "case": ("model, norm, batch size", ""),
+    "contestant": ("contestant", ""),
+    "ms_per_step_and_replicate": ("ms per step and replicate", ".2f"),
+    "over_plain": ("× plain", ".2f"),
+    "over_bare": ("× bare", ".2f"),
+    "share_of_matrix_product": ("share", ".2f"),
+    "shape": ("input", ""),
+    "method": ("method", ""),
+    "ms": ("ms", ".3f"),
+    "over_batch": ("× batch", ".2f"),
+    "kept_mib": ("kept, MiB", ".2f"),
+    "kept_over_batch": ("× batch", ".2f"),
+}
 
 
 @dataclass(frozen=True)
@@ -192,27 +213,90 @@ def contestants(case: Case, data, workers: int, kernels) -> dict[str, tuple[Call
 def measured(case: Case, data, rounds: int, workers: int, kernels) -> list[dict]:
     """A row a contestant. Raises UserError where other work takes the processor."""
     those = contestants(case, data, workers, kernels)
-    times = {name: [] for name in those}
-    began, used = time.perf_counter(), time.process_time()
-    for _ in range(rounds):
-        for name, (loop, replicates) in those.items():
-            moments = loop()
-            times[name].append((moments[-1] - moments[WARM_UP - 1]) / (len(moments) - WARM_UP) / replicates)
-    busy = (time.process_time() - used) / (time.perf_counter() - began)
-    if busy < QUIET and not workers:
-        raise UserError(f"{case.name}: the processor was free for {busy:.0%} of the time alone; wait for quiet")
+    times = in_turns(case.name, those, rounds, alone=not workers)
     best, each = matrix_product(), products(case) * case.batch_size
-    plain, bare = (times[name] for name in list(those)[:2])
+    plain, bare = list(times.values())[:2]
     return [
         {
             "case": case.name,
             "contestant": name,
             "ms_per_step_and_replicate": 1000 * statistics.median(seconds),
-            "over_plain": statistics.median(a / b for a, b in zip(plain, seconds, strict=True)),
-            "over_bare": statistics.median(a / b for a, b in zip(bare, seconds, strict=True)),
+            "over_plain": ratio(plain, seconds),
+            "over_bare": ratio(bare, seconds),
             "share_of_matrix_product": each / statistics.median(seconds) / best,
         }
         for name, seconds in times.items()
+    ]
+
+
+def in_turns(name: str, those: dict[str, tuple], rounds: int, alone: bool = True) -> dict[str, list[float]]:
+    """Of each contestant, its seconds a step and replicate in every round. Raises UserError on a busy machine."""
+    times = {name: [] for name in those}
+    began, used = time.perf_counter(), time.process_time()
+    for _ in range(rounds):
+        for contestant, (loop, replicates) in those.items():
+            moments = loop()
+            steps_done = len(moments) - WARM_UP
+            times[contestant].append((moments[-1] - moments[WARM_UP - 1]) / steps_done / replicates)
+    free = (time.process_time() - used) / (time.perf_counter() - began)
+    if alone and free < QUIET:
+        raise UserError(f"{name}: the processor was free for {free:.0%} of the time alone; wait for quiet")
+    return times
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+# --- Layers. ---
+
+
+def layer_loop(layer, x) -> list[float]:
+    """The moments after some passes forward and backward."""
+    moments = []
+    for _ in range(WARM_UP + PASSES):
+        layer.zero_grad()
+        x.grad = None
+        layer(x).sum().backward()
+        moments.append(time.perf_counter())
+    return moments
+
+
+def kept(layer, x) -> int:
+    """Bytes that the backward pass of a layer needs, each memory counted once."""
+    found = {}
+
+    def pack(tensor):
+        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    return sum(found.values())
+
+
+def measured_layers(shape: tuple[int, ...], rounds: int) -> list[dict]:
+    """A row a method, for inputs N×C×H×W of this shape and as many channels out."""
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+    layers = {name: Layers(name).conv_norm(shape[1], shape[1], 3).train() for name in NORMS}
+    for layer in layers.values():
+        layer.to(memory_format=torch.channels_last)
+        nn.init.kaiming_normal_(layer[0].weight)
+    name = "×".join(map(str, shape))
+    times = in_turns(
+        name, {one: (lambda layer=layer: layer_loop(layer, x), 1) for one, layer in layers.items()}, rounds
+    )
+    memory = {one: kept(layer, x) for one, layer in layers.items()}
+    return [
+        {
+            "shape": name,
+            "method": one,
+            "ms": 1000 * statistics.median(seconds),
+            "over_batch": ratio(seconds, times["batch"]),
+            "kept_mib": memory[one] / 2**20,
+            "kept_over_batch": memory[one] / memory["batch"],
+        }
+        for one, seconds in times.items()
     ]
 
 
@@ -227,24 +311,18 @@ def kernels() -> tuple[str, ...]:
 
 
 def table(rows: list[dict]) -> str:
-    head = ["model, norm, batch size", "contestant", "ms per step and replicate", "× plain", "× bare", "share"]
-    cells = [
-        [
-            row["case"],
-            row["contestant"],
-            f"{row['ms_per_step_and_replicate']:.2f}",
-            f"{row['over_plain']:.2f}",
-            f"{row['over_bare']:.2f}",
-            f"{row['share_of_matrix_product']:.2f}",
-        ]
-        for row in rows
-    ]
-    return markdown(head, "ll" + "r" * 4, cells)
+    columns = [(key, *HEADS[key]) for key in rows[0]]
+    alignment = "".join("r" if form else "l" for _, _, form in columns)
+    cells = [[f"{row[key]:{form}}" for key, _, form in columns] for row in rows]
+    return markdown([head for _, head, _ in columns], alignment, cells)
 
 
 @one_line
 def main():
     parser = CommandLine(__doc__)
+    parser.add_argument(
+        "what", nargs="?", choices=("train", "layers"), default="train", help="what is measured (train)"
+    )
     parser.add_argument("--case", action="append", help=f"repeatable: {', '.join(case.name for case in CASES)}")
     parser.add_argument("--rounds", type=whole(1, 1000), default=5)
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
@@ -258,12 +336,16 @@ def main():
     if arguments.to:
         require_writable(arguments.to)
     torch.set_num_threads(arguments.threads)
-    data = load_dataset("patterns", root=None, val_size=1000)  # speed does not depend on what the images show
     rows = []
-    for case in CASES:
-        if not arguments.case or case.name in arguments.case:
-            print(f"{sys.argv[0]}: {case.name}", file=sys.stderr)
-            rows += measured(case, data, arguments.rounds, arguments.workers, kernels())
+    if arguments.what == "layers":
+        for shape in SHAPES:
+            rows += measured_layers(shape, arguments.rounds)
+    else:
+        data = load_dataset("patterns", root=None, val_size=1000)  # speed does not depend on what the images show
+        for case in CASES:
+            if not arguments.case or case.name in arguments.case:
+                print(f"{sys.argv[0]}: {case.name}", file=sys.stderr)
+                rows += measured(case, data, arguments.rounds, arguments.workers, kernels())
     print(table(rows))
     if arguments.to:
         keep(rows, arguments)
@@ -274,10 +356,11 @@ def keep(rows: list[dict], arguments) -> None:
     told = {"device": env["device"], "threads": env["threads"], "torch": env["packages"]["torch"]}
     command = " ".join(["python", *sys.argv])
     told |= {"commit": env["commit"], "dirty": env["dirty"], "command": command}
-    write(pd.DataFrame(rows).assign(**told), arguments.to / "train.csv")
+    write(pd.DataFrame(rows).assign(**told), arguments.to / f"{arguments.what}.csv")
     words = f"`{command}` at commit {env['commit']}{' (changed)' if env['dirty'] else ''}, on {env['device']}, "
     words += f"torch {told['torch']}; threads: {env['threads']}, rounds: {arguments.rounds}."
-    write_whole(arguments.to / "train.md", f"# Speed of training\n\n{words}\n\n{table(rows)}\n")
+    title = "Speed of training" if arguments.what == "train" else "Cost of layers"
+    write_whole(arguments.to / f"{arguments.what}.md", f"# {title}\n\n{words}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":
