@@ -79,6 +79,7 @@ struct worker {
 enum { MOST_THREADS = 256 };
 
 static void in_threads(struct worker worker, void *(*work)(void *)) {
+    if (worker.workers > MOST_THREADS) worker.workers = MOST_THREADS;
     struct worker workers[MOST_THREADS];
     pthread_t threads[MOST_THREADS];
     int64_t there = 1;

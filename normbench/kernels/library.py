@@ -38,7 +38,7 @@ def _found() -> ctypes.CDLL | str:
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or "cc"]
     if not shutil.which(compiler[0]):
         return f"no C compiler ({compiler[0]})"
-    name = f"kernels-{_digest(compiler)}.so"
+    name = f"kernels-{_digest(compiler)}"
     try:
         with suppress(OSError):  # a folder that cannot be written, a file that cannot be loaded
             return _from(_cache(), name, compiler)
@@ -51,9 +51,13 @@ def _found() -> ctypes.CDLL | str:
 def _from(folder: Path, name: str, compiler: list[str]) -> ctypes.CDLL:
     """The kernels that lie in a folder, built if need be. Raises NoKernels, or OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / name).is_file():
-        _build(compiler, folder / name)
-    return _loaded(folder / name)
+    there = (path for path in folder.glob(f"{name}-*.so") if path.stem == f"{name}-{_checksum(path)}")
+    return _loaded(next(there, None) or _build(compiler, folder, name))
+
+
+def _checksum(path: Path) -> str:
+    """The end of a library's name: one of which a part is missing would end the process that loads it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _cache() -> Path:
@@ -77,14 +81,16 @@ def _processor() -> list[str]:
     return sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
 
 
-def _build(compiler: list[str], path: Path) -> None:
+def _build(compiler: list[str], folder: Path, name: str) -> Path:
     """Raises NoKernels, or OSError where the folder takes no file."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}.so")
+    part = folder / f".{name}-{os.getpid()}.so"
     try:
         said = _compile(compiler, FLAGS, part) and _compile(compiler, [f for f in FLAGS if f != NATIVE], part)
         if said:
             raise NoKernels(f"{compiler[0]}: {said}")
+        path = folder / f"{name}-{_checksum(part)}.so"
         os.replace(part, path)  # whole or not at all, whoever else builds it
+        return path
     finally:
         part.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """Networks on the kernels: what they know of a network in one call forward and one backward, the rest by torch."""
 
 import ctypes
+import operator
 
 import torch
 from torch import nn
@@ -13,8 +14,9 @@ class Native:
     """A network as the kernels compute it: `native(x)` is `model(x)`, to rounding, with its parameters and buffers.
 
     In training mode by the statistics of the batch, with gradients; in evaluation without. What they cannot do is the
-    model's: where there are hooks, gradients by the images or of an evaluation. A replicate's numbers do not depend on
-    how many there are, or on the threads. Raises NoKernels, or Unknown for a network of which they know too little.
+    model's: where there are hooks or layers in another mode, gradients by the images or of an evaluation. A replicate's
+    numbers do not depend on how many there are, or on the threads. Raises NoKernels, or Unknown for a network of which
+    they know too little.
     """
 
     def __init__(self, model: nn.Module, replicates: int):
@@ -40,7 +42,7 @@ class Native:
         training = self.model.training
         if torch.is_grad_enabled() and (x.requires_grad or not training):
             return None
-        if any(module._forward_hooks or module._forward_pre_hooks for module in self.modules):
+        if any(one._forward_hooks or one._forward_pre_hooks or one.training is not training for one in self.modules):
             return None
         key = (x.shape, x.dtype, training)
         if key not in self.programs:
@@ -57,7 +59,9 @@ class Native:
             if node.op == "output":
                 return arguments[0]
             named = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
-            if node.op == "call_module":
+            if node.op == "get_attr":
+                values[node] = operator.attrgetter(node.target)(self.model)
+            elif node.op == "call_module":
                 values[node] = self.trace.modules[node.target](*arguments, **named)
             elif node.op == "call_method":
                 values[node] = getattr(arguments[0], node.target)(*arguments[1:], **named)

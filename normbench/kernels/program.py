@@ -64,11 +64,14 @@ class Trace:
     """A network's operations, and the nodes after them that are torch's.
 
     operations: in order. maps: how many. outputs: node → the operation that makes its tensor, of what torch goes on
-    from. rest: nodes. Raises Unknown where a convolution would be left to torch.
+    from. rest: nodes. Raises Unknown where a convolution would be left to torch, and for a network without a trace.
     """
 
     def __init__(self, model: nn.Module):
-        self.graph = _Tracer().trace(model)
+        try:
+            self.graph = _Tracer().trace(model)
+        except Exception as error:  # its forward decides by numbers, or does to them what only a tensor can
+            raise Unknown(f"torch.fx cannot trace the network: {type(error).__name__}") from None
         self.modules = dict(model.named_modules())
         self.operations, self.maps, self.outputs = [Operation(IMPORT, 0)], 1, {}
         values: dict[fx.Node, object] = {}
@@ -103,17 +106,19 @@ class Trace:
     def _value(self, node, values):
         """What a node makes: a map, a Padded, or the operation that averages. Raises Unknown."""
         if node.op == "call_module":
+            if len(node.args) != 1 or node.kwargs:
+                raise Unknown(node)
             module, [source] = self.modules[node.target], node.args
             if type(module) is Concatenate:
                 return self._concatenation([values[one] for one in source])
-            x = values[source]
+            x = values[source] if isinstance(source, fx.Node) else None
             if isinstance(module, nn.Identity):
                 return x
-            if isinstance(x, Padded | Operation):
+            if not isinstance(x, int):
                 raise Unknown(node)
             return self._module(module, x)
         if node.op == "call_function" and node.target in (operator.add, torch.add) and not node.kwargs:
-            return self._sum(*(values[one] for one in node.args))
+            return self._sum(*(values[one] if isinstance(one, fx.Node) else None for one in node.args))
         if node.op == "call_method" and node.target == "mean" and node.args[1:] == ((2, 3),) and not node.kwargs:
             x = values[node.args[0]]
             if isinstance(x, int):

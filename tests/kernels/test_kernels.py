@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from normbench.kernels import fastest, library
 from normbench.kernels.library import NoKernels
@@ -61,7 +62,7 @@ def step(forward, model, x):
     logits = forward(x)
     draw = torch.Generator().manual_seed(3)
     (logits * torch.randn(logits.shape, generator=draw, dtype=torch.float64).to(logits.dtype)).sum().backward()
-    state = {name: parameter.grad for name, parameter in model.named_parameters()}
+    state = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
     return {"logits": logits.detach(), **state, **{name: one.clone() for name, one in model.named_buffers()}}
 
 
@@ -214,6 +215,57 @@ def test_networks_of_which_they_know_too_little():
             Native(model, 2)
 
 
+class Own(nn.Module):
+    """A user's network: a convolution with a norm and an activation, what `between` does to maps, a linear layer."""
+
+    def __init__(self, between=lambda own, x: x):
+        super().__init__()
+        layers = Layers("batch")
+        self.first, self.between = nn.Sequential(*layers.conv_norm_act(3, 4, 3)), between
+        self.bilinear, self.factor = nn.Bilinear(4, 4, 4), nn.Parameter(torch.tensor(2.0))
+        self.classifier = layers.linear(4, 10)
+        nn.init.normal_(self.classifier.weight)
+
+    def forward(self, x):
+        return self.classifier(self.between(self, self.first(x).mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda own, x: x + 1,
+        lambda own, x: x * own.factor,
+        lambda own, x: own.bilinear(x, x),
+        lambda own, x: own.bilinear(input1=x, input2=x),
+    ],
+)
+def test_what_follows_in_a_users_network_is_torchs(between):
+    compared(Own(between).double(), images(replicates=1))
+
+
+def test_a_users_network_that_decides_by_numbers():
+    model = Own(lambda own, x: x if x.sum() > 0 else -x)
+    with pytest.raises(Unknown, match="TraceError"):
+        Native(model, 1)
+
+
+def test_a_norm_in_another_mode_than_its_network():
+    model = network().train()
+    model.stem[0][1].eval()
+    assert torch.equal(Native(model, 2)(images()), model(images()))
+
+
+def test_more_threads_than_there_are_places():
+    model = network(replicates=300, width=1, dtype=torch.float32).train()
+    x, threads = images(replicates=300, dtype=torch.float32), torch.get_num_threads()
+    try:
+        torch.set_num_threads(300)
+        many = Native(model, 300)(x)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(many, Native(model, 300)(x))
+
+
 def test_a_batch_has_one_backward_pass_and_two_batches_may_wait_for_theirs():
     model = network("none")
     native = Native(model, 2)
@@ -255,15 +307,17 @@ def asked(**environment):
     return done.stdout.strip()
 
 
-def test_they_are_built_once_and_a_damaged_file_is_passed_over(tmp_path):
+def test_they_are_built_once_and_a_damaged_file_anew(tmp_path):
     built = Path(asked(XDG_CACHE_HOME=str(tmp_path)))
     assert built.parent == tmp_path / "normbench"
     assert list(built.parent.iterdir()) == [built]
     before = built.stat().st_mtime_ns
     assert asked(XDG_CACHE_HOME=str(tmp_path)) == str(built)
     assert built.stat().st_mtime_ns == before
-    built.write_bytes(b"no library")
-    assert tmp_path not in Path(asked(XDG_CACHE_HOME=str(tmp_path))).parents
+    whole = built.read_bytes()
+    built.write_bytes(whole[: len(whole) // 2])  # what would end the process that loads it
+    again = Path(asked(XDG_CACHE_HOME=str(tmp_path)))
+    assert (again.parent, again.stat().st_size) == (built.parent, len(whole))
 
 
 def test_a_cache_that_cannot_be(tmp_path):
