@@ -351,7 +351,8 @@ class Program:
             channels=channels, lanes=lanes, height=-(-x.height // op.stride), width=-(-x.width // op.stride)
         )
         filters = op.size * op.size * x.lanes * lanes
-        op.filters = op.transposed = scratch.take(filters)  # forward and backward are two calls
+        # Places of their own: what lies beyond the channels stays zero in each order.
+        op.filters, op.transposed = scratch.take(filters), scratch.take(filters)
         depth = -(-op.size * x.lanes // self.lanes) * self.lanes
         op.filter_gradients, op.tensor[0] = sums.take(lanes * op.size * depth), self._number(conv, "filters")
         if conv.bias is not None:

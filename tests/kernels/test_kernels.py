@@ -16,6 +16,7 @@ from normbench.kernels.native import Native
 from normbench.kernels.program import Unknown
 from normbench.models import build_model
 from normbench.norms import Layers
+from normbench.norms.plain import Conv2d, Linear
 
 try:
     library.library()
@@ -120,6 +121,29 @@ def test_odd_widths(width, norm_position):
 @pytest.mark.parametrize("method", ["ghost_batch", "group", "instance"])
 def test_batches_of_any_number(count, method):
     compared(network(method), images(count))
+
+
+class Bare(nn.Module):
+    """Convolutions one after the other, of numbers of channels that fill no vector, and nothing between them."""
+
+    def __init__(self, replicates=2):
+        super().__init__()
+        widths = (3, 5, 9, 2, 17, 6)
+        self.convolutions = nn.Sequential(
+            *(
+                Conv2d(here, there, 3 if there % 2 else 1, stride=stride, padding=there % 2, replicates=replicates)
+                for here, there, stride in zip(widths, widths[1:], (1, 2, 1, 2, 1), strict=False)
+            )
+        )
+        self.classifier = Linear(widths[-1], 10, replicates=replicates)
+
+    def forward(self, x):
+        return self.classifier(self.convolutions(x).mean((2, 3)))
+
+
+def test_convolutions_with_nothing_between():
+    torch.manual_seed(0)
+    compared(Bare().double(), images(size=(9, 8)), steps=3)
 
 
 def test_dropout_and_zero_init_residual():
