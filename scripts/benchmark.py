@@ -37,11 +37,10 @@ from normbench.data import load_dataset
 from normbench.errors import InputError, UserError, choices_text
 from normbench.kernels.library import NoKernels, library
 from normbench.norms import NORMS, Layers
-from normbench.norms.plain import Conv2d
 from normbench.records.environment import environment
 from normbench.records.files import require_writable, write_whole
 from normbench.tasks import make_task
-from normbench.tasks.build import make_model
+from normbench.tasks.build import feature_maps, make_model
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
@@ -175,12 +174,8 @@ def configured(case: Case, replicates: int, kernels: str):
 
 def products(case: Case) -> int:
     """Multiplications and additions of all convolutions of a training step, an image: forward and both gradients."""
-    model, found = make_model(configured(case, 1, "torch"), [0]), []
-    for module in model.modules():
-        if isinstance(module, Conv2d):
-            module.register_forward_hook(lambda conv, _, y: found.append(2 * y[0].numel() * conv.weight[0].numel()))
-    with torch.no_grad():
-        model(torch.zeros(2, 3, 32, 32))
+    maps = feature_maps(make_model(configured(case, 1, "torch"), [0]))
+    found = [2 * values * conv.weight[0].numel() for conv, values in maps]
     return 3 * sum(found) - found[0]  # there is no gradient by the images
 
 
@@ -231,7 +226,7 @@ def measured(case: Case, data, rounds: int, workers: int, kernels) -> list[dict]
 
 def in_turns(name: str, those: dict[str, tuple], rounds: int, alone: bool = True) -> dict[str, list[float]]:
     """Of each contestant, its seconds a step and replicate in every round. Raises UserError on a busy machine."""
-    times = {name: [] for name in those}
+    times = {contestant: [] for contestant in those}
     began, used = time.perf_counter(), time.process_time()
     for _ in range(rounds):
         for contestant, (loop, replicates) in those.items():
@@ -342,10 +337,11 @@ def main():
             rows += measured_layers(shape, arguments.rounds)
     else:
         data = load_dataset("patterns", root=None, val_size=1000)  # speed does not depend on what the images show
+        there = kernels()
         for case in CASES:
             if not arguments.case or case.name in arguments.case:
                 print(f"{sys.argv[0]}: {case.name}", file=sys.stderr)
-                rows += measured(case, data, arguments.rounds, arguments.workers, kernels())
+                rows += measured(case, data, arguments.rounds, arguments.workers, there)
     print(table(rows))
     if arguments.to:
         keep(rows, arguments)

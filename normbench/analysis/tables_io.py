@@ -30,8 +30,7 @@ def read(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame:
             content = path.read_text("utf-8-sig")  # spreadsheets put a mark before it
         head = next(csv.reader(StringIO(content)), [])
         empty = {column: [""] if column in TEXTS else EMPTY for column in head}
-        kinds = dict.fromkeys(TEXTS, str) | {"error": object, "commit": object}
-        table = pd.read_csv(StringIO(content), dtype=kinds, keep_default_na=False, na_values=empty)
+        table = pd.read_csv(StringIO(content), dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=empty)
     except (ValueError, OverflowError, csv.Error) as error:
         raise UserError(f"{path}: no table that scripts/collect.py wrote ({' '.join(str(error).split())})") from None
     if twice := [column for column in dict.fromkeys(head) if head.count(column) > 1]:

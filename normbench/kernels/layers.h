@@ -23,6 +23,10 @@ struct NAME(place) {
 #define place NAME(place)
 
 INLINE int64_t NAME(pixels)(const struct map *m) { return (m->height + 2) * (m->width + 2); }
+/* Where image n has the first lane of row h, column p. */
+INLINE int64_t NAME(pixel)(const struct map *m, int64_t n, int64_t h, int64_t p) {
+    return (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + p + 1) * m->lanes;
+}
 
 /* Where a map has its first image of the chunk: its values, and the gradient of the loss by them. */
 INLINE REAL *NAME(values)(const struct place *at, int64_t map) {
@@ -256,8 +260,8 @@ static void NAME(unpack)(const struct place *at, const struct op *op) {
 static void NAME(moment)(const REAL *x, const struct map *m, int64_t images, const REAL *centre, int square, double *sums) {
     for (int64_t c = 0; c < m->lanes; c++) sums[c] = 0;
     for (int64_t n = 0; n < images; n++)
-        for (int64_t h = 1; h <= m->height; h++) {
-            const REAL *row = x + (n * NAME(pixels)(m) + h * (m->width + 2) + 1) * m->lanes;
+        for (int64_t h = 0; h < m->height; h++) {
+            const REAL *row = x + NAME(pixel)(m, n, h, 0);
             for (int64_t c = 0; c < m->lanes; c += V) {
                 vec middle = load(centre + c), sum[4] = {{0}};
                 int64_t p = 0;
@@ -283,6 +287,12 @@ static void NAME(of_groups)(double *sums, int64_t channels, int64_t group) {
         for (int64_t i = 0; i < group; i++) sum += sums[c + i];
         for (int64_t i = 0; i < group; i++) sums[c + i] = sum;
     }
+}
+
+/* Where the mean and then 1/√(variance + ε), a number a lane, of the images from `start` on are kept. */
+INLINE REAL *NAME(stats)(const struct place *at, const struct op *op, int64_t start) {
+    int64_t which = (at->first % at->program->slots + start) / op->span;
+    return at->kept + op->stats + which * 2 * at->program->maps[op->x].lanes;
 }
 
 /* Mean and 1/√(variance + ε) a channel of `images` images from x on, into `mean` and `inverse`. */
@@ -321,7 +331,7 @@ static void NAME(scales)(const struct place *at, const struct op *op, const REAL
 }
 
 INLINE const REAL *NAME(shortcut)(const REAL *other, const struct map *from, const struct op *op, int64_t n, int64_t h) {
-    return other + (n * NAME(pixels)(from) + (h * op->stride + 1) * (from->width + 2) + 1) * from->lanes;
+    return other + NAME(pixel)(from, n, h * op->stride, 0);
 }
 
 static void NAME(point)(const struct place *at, const struct op *op) {
@@ -335,7 +345,7 @@ static void NAME(point)(const struct place *at, const struct op *op) {
         const REAL *first = x + start * NAME(pixels)(m) * m->lanes;
         REAL mean[MOST_LANES], inverse[MOST_LANES];
         if (op->norm == OWN) {
-            REAL *stats = at->kept + op->stats + (at->first % at->program->slots + start) / op->span * 2 * m->lanes;
+            REAL *stats = NAME(stats)(at, op, start);
             NAME(statistic)(at, op, first, images, stats, stats + m->lanes);
             NAME(scales)(at, op, stats, stats + m->lanes, scale, shift);
         } else {
@@ -348,7 +358,7 @@ static void NAME(point)(const struct place *at, const struct op *op) {
         for (int64_t c = 0; factor && c < m->lanes; c++) scale[c] *= *factor, shift[c] *= *factor;
         for (int64_t n = start; n < start + images; n++)
             for (int64_t h = 0; h < m->height; h++) {
-                int64_t row = (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + 1) * m->lanes;
+                int64_t row = NAME(pixel)(m, n, h, 0);
                 for (int64_t c = 0; c < m->lanes; c += V) {
                     vec a = load(scale + c), b = load(shift + c);
                     const REAL *there = from && c < from->lanes ? NAME(shortcut)(other, from, op, n, h) + c : 0;
@@ -363,71 +373,83 @@ static void NAME(point)(const struct place *at, const struct op *op) {
     }
 }
 
-/* Backwards: the gradient by y is masked where it lies, handed to the shortcut, and becomes that by x. */
-static void NAME(point_back)(const struct place *at, const struct op *op) {
+/* The gradient by y is masked where it lies and handed to the shortcut; its sums a channel over these images are added up,
+   and those of its products with x − mean. */
+static void NAME(masked)(const struct place *at, const struct op *op, int64_t start, int64_t images, const REAL *mean,
+                         double *sums, double *products) {
     const struct map *m = &at->program->maps[op->x], *from = op->other < 0 ? 0 : &at->program->maps[op->other];
     const REAL *x = values(at, op->x), *y = values(at, op->y);
-    const REAL *gamma = own(at->tensors, op->tensor[0], m->channels, at), *factor = own(at->tensors, op->tensor[4], 1, at);
-    REAL *g = gradient(at, op->y), *dx = gradient(at, op->x), *dother = from ? gradient(at, op->other) : 0;
-    double *totals = (double *)(at->scratch + op->sums); /* by γ and β, and by the factor */
+    REAL *g = gradient(at, op->y), *dother = from ? gradient(at, op->other) : 0;
+    for (int64_t n = start; n < start + images; n++)
+        for (int64_t h = 0; h < m->height; h++) {
+            int64_t row = NAME(pixel)(m, n, h, 0);
+            for (int64_t c = 0; c < m->lanes; c += V) {
+                vec sum = {0}, product = {0}, middle = load(mean + c);
+                int handed = from && op->add_other != SHARE && c < from->lanes;
+                REAL *there = handed ? (REAL *)NAME(shortcut)(dother, from, op, n, h) + c : 0;
+                for (int64_t p = 0; p < m->width; p++) {
+                    int64_t here = row + p * m->lanes + c;
+                    vec t = load(g + here);
+                    if (op->relu) {
+                        t = NAME(unless)(load(y + here) <= 0, t);
+                        store(g + here, t);
+                    }
+                    if (there) {
+                        REAL *to = there + p * op->stride * from->lanes;
+                        store(to, op->add_other == COPY ? t : load(to) + t);
+                    }
+                    sum += t;
+                    product += t * (load(x + here) - middle);
+                }
+                for (int64_t i = 0; i < V; i++) sums[c + i] += sum[i], products[c + i] += product[i];
+            }
+        }
+}
+
+/* How the gradient by x follows: k0·g + k1·(x − mean) + k2; and what γ, β and the factor get. inverse: 1/√(variance + ε),
+   NULL without a norm. count: values of a statistic. sums, products: of `masked`. */
+static void NAME(slopes)(const struct place *at, const struct op *op, const REAL *inverse, double count, double *sums,
+                         double *products, REAL *k0, REAL *k1, REAL *k2) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL *gamma = own(at->tensors, op->tensor[0], m->channels, at), *beta = own(at->tensors, op->tensor[1], m->channels, at);
+    const REAL *factor = own(at->tensors, op->tensor[4], 1, at);
+    double *totals = (double *)(at->scratch + op->sums), by = factor ? *factor : 1; /* of γ, of β, of the factor */
+    for (int64_t c = 0; c < m->lanes; c++) k0[c] = c < m->channels ? (REAL)by : 0, k1[c] = 0, k2[c] = 0;
+    for (int64_t c = 0; c < m->channels && !inverse && factor; c++) totals[2 * m->lanes] += products[c];
+    if (!inverse) return;
+    for (int64_t c = 0; c < m->channels; c++) {
+        double scale = gamma ? gamma[c] : 1, xhat = products[c] * inverse[c]; /* Σ g·x̂ */
+        if (factor) totals[2 * m->lanes] += scale * xhat + (beta ? sums[c] * beta[c] : 0);
+        totals[c] += by * xhat, totals[m->lanes + c] += by * sums[c];
+        sums[c] *= by * scale, products[c] = by * scale * xhat;
+    }
+    NAME(of_groups)(sums, m->channels, op->group), NAME(of_groups)(products, m->channels, op->group);
+    for (int64_t c = 0; c < m->channels; c++) {
+        double inv = inverse[c];
+        k0[c] = (REAL)(by * inv * (gamma ? gamma[c] : 1));
+        k1[c] = (REAL)(-inv * inv * products[c] / count), k2[c] = (REAL)(-inv * sums[c] / count);
+    }
+}
+
+/* Backwards: the gradient by y, masked, becomes that by x. */
+static void NAME(point_back)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x], *from = op->other < 0 ? 0 : &at->program->maps[op->other];
+    const REAL *x = values(at, op->x), *g = gradient(at, op->y), none[MOST_LANES] = {0};
+    REAL *dx = gradient(at, op->x), k0[MOST_LANES], k1[MOST_LANES], k2[MOST_LANES];
     int64_t span = op->norm == OWN ? op->span : at->count;
-    if (from && op->add_other == CLEAR) memset(dother, 0, at->count * NAME(pixels)(from) * from->lanes * sizeof(REAL));
+    if (from && op->add_other == CLEAR)
+        memset(gradient(at, op->other), 0, at->count * NAME(pixels)(from) * from->lanes * sizeof(REAL));
     for (int64_t start = 0; start < at->count; start += span) {
         int64_t images = at->count - start < span ? at->count - start : span;
-        REAL none[MOST_LANES] = {0}, k0[MOST_LANES], k1[MOST_LANES], k2[MOST_LANES];
-        const REAL *mean = none, *inverse = none;
+        const REAL *mean = op->norm == OWN ? NAME(stats)(at, op, start) : none;
         double sums[MOST_LANES] = {0}, products[MOST_LANES] = {0};
-        if (op->norm == OWN)
-            mean = at->kept + op->stats + (at->first % at->program->slots + start) / op->span * 2 * m->lanes,
-            inverse = mean + m->lanes;
+        NAME(masked)(at, op, start, images, mean, sums, products);
+        if (op->x == op->y) continue; /* without norm and factor that is all */
+        NAME(slopes)(at, op, op->norm == OWN ? mean + m->lanes : 0, (double)images * m->height * m->width * op->group, sums,
+                     products, k0, k1, k2);
         for (int64_t n = start; n < start + images; n++)
             for (int64_t h = 0; h < m->height; h++) {
-                int64_t row = (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + 1) * m->lanes;
-                for (int64_t c = 0; c < m->lanes; c += V) {
-                    vec sum = {0}, product = {0}, middle = load(mean + c);
-                    int handed = from && op->add_other != SHARE && c < from->lanes;
-                    REAL *there = handed ? (REAL *)NAME(shortcut)(dother, from, op, n, h) + c : 0;
-                    for (int64_t p = 0; p < m->width; p++) {
-                        int64_t here = row + p * m->lanes + c;
-                        vec t = load(g + here);
-                        if (op->relu) {
-                            t = NAME(unless)(load(y + here) <= 0, t);
-                            store(g + here, t);
-                        }
-                        if (there) {
-                            REAL *to = there + p * op->stride * from->lanes;
-                            store(to, op->add_other == COPY ? t : load(to) + t);
-                        }
-                        sum += t;
-                        product += t * (load(x + here) - middle);
-                    }
-                    for (int64_t i = 0; i < V; i++) sums[c + i] += sum[i], products[c + i] += product[i];
-                }
-            }
-        if (op->norm == NONE && !factor && op->x == op->y) continue;
-        REAL by = factor ? *factor : 1;
-        double count = (double)images * m->height * m->width * op->group, a[MOST_LANES], b[MOST_LANES];
-        for (int64_t c = 0; c < m->channels; c++) {
-            if (op->norm == OWN) {
-                double scale = gamma ? gamma[c] : 1, xhat = products[c] * inverse[c]; /* Σ g·x̂ */
-                if (factor) totals[2 * m->lanes] += scale * xhat + (op->tensor[1] < 0 ? 0 : sums[c] * own(at->tensors, op->tensor[1], m->channels, at)[c]);
-                totals[c] += by * xhat, totals[m->lanes + c] += by * sums[c];
-                a[c] = by * scale * sums[c], b[c] = by * scale * xhat;
-            } else if (factor)
-                totals[2 * m->lanes] += products[c];
-        }
-        if (op->norm == OWN) NAME(of_groups)(a, m->channels, op->group), NAME(of_groups)(b, m->channels, op->group);
-        for (int64_t c = 0; c < m->lanes; c++) {
-            k0[c] = c < m->channels ? by : 0, k1[c] = 0, k2[c] = 0;
-            if (op->norm == OWN && c < m->channels) {
-                double inv = inverse[c];
-                k0[c] = (REAL)(by * inv * (gamma ? gamma[c] : 1));
-                k1[c] = (REAL)(-inv * inv * b[c] / count), k2[c] = (REAL)(-inv * a[c] / count);
-            }
-        }
-        for (int64_t n = start; n < start + images; n++)
-            for (int64_t h = 0; h < m->height; h++) {
-                int64_t row = (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + 1) * m->lanes;
+                int64_t row = NAME(pixel)(m, n, h, 0);
                 for (int64_t c = 0; c < m->lanes; c += V) {
                     vec a0 = load(k0 + c), a1 = load(k1 + c), a2 = load(k2 + c), middle = load(mean + c);
                     for (int64_t p = 0; p < m->width; p++) {
@@ -457,9 +479,6 @@ static void NAME(point_end)(const struct place *at, const struct op *op) {
 INLINE int64_t NAME(first)(int64_t p, const struct op *op) { return p * op->stride - op->pad > 0 ? p * op->stride - op->pad : 0; }
 INLINE int64_t NAME(last)(int64_t p, const struct op *op, int64_t end) {
     return p * op->stride - op->pad + op->size < end ? p * op->stride - op->pad + op->size - 1 : end - 1;
-}
-INLINE int64_t NAME(pixel)(const struct map *m, int64_t n, int64_t h, int64_t p) {
-    return (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + p + 1) * m->lanes;
 }
 
 /* The largest of each window, as torch has it: what is no number wins. */
@@ -541,7 +560,7 @@ static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, R
     for (int64_t n = 0; n < at->count; n++)
         for (int64_t h = 0; h < m->height; h++)
             for (int64_t p = 0; p < m->width; p++) {
-                REAL *here = map + (n * NAME(pixels)(m) + (h + 1) * (m->width + 2) + p + 1) * m->lanes;
+                REAL *here = map + NAME(pixel)(m, n, h, p);
                 REAL *there = tensor + (at->first + n) * strides[0] + at->replicate * m->channels * strides[1] +
                               h * strides[2] + p * strides[3];
                 for (int64_t c = m->channels; how == INWARD && c < m->lanes; c++) here[c] = 0;
@@ -570,10 +589,10 @@ static void NAME(average_back)(const struct place *at, const struct op *op) {
     const REAL *by = at->gradients[op->tensor[0]];
     REAL *dx = gradient(at, op->x), each = (REAL)1 / (REAL)(m->height * m->width);
     for (int64_t n = 0; n < at->count; n++)
-        for (int64_t h = 1; h <= m->height; h++)
-            for (int64_t p = 1; p <= m->width; p++)
+        for (int64_t h = 0; h < m->height; h++)
+            for (int64_t p = 0; p < m->width; p++)
                 for (int64_t c = 0; c < m->lanes; c++) {
-                    REAL *to = dx + (n * NAME(pixels)(m) + h * (m->width + 2) + p) * m->lanes + c;
+                    REAL *to = dx + NAME(pixel)(m, n, h, p) + c;
                     const REAL *from = by + ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
                     REAL t = c < m->channels ? each * from[c] : 0;
                     *to = op->add_x ? *to + t : t;

@@ -31,7 +31,7 @@ class Unknown(Exception):
 
 @dataclass(eq=False)
 class Operation:
-    """An operation on maps, which are numbers, before any size is known. modules: what it is made of."""
+    """An operation on maps, which are numbers, before any size is known: from x, and a shortcut `other`, to y."""
 
     kind: int
     x: int
@@ -237,19 +237,10 @@ class Op(ctypes.Structure):
 class Layout(ctypes.Structure):
     """As `struct program` of kernels.c."""
 
-    _fields_ = [("ops", ctypes.c_void_p), ("maps", ctypes.c_void_p)] + [
-        (name, ctypes.c_int64)
-        for name in (
-            "count",
-            "replicates",
-            "images",
-            "chunk",
-            "slots",
-            "kept_size",
-            "scratch_size",
-            "sums",
-            "sums_size",
-        )
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("ops", "maps")),
+        *((name, ctypes.c_int64) for name in ("count", "replicates", "images", "chunk", "slots")),
+        *((name, ctypes.c_int64) for name in ("kept_size", "scratch_size", "sums", "sums_size")),
     ]
 
 
@@ -298,8 +289,8 @@ class Program:
             op.filter_gradients, op.bias_gradients, op.sums = (
                 start + place for place in (op.filter_gradients, op.bias_gradients, op.sums)
             )
-        self.kept, self.scratch, self.first_output = kept.size, start + sums.size, len(self.getters)
-        for number, operation in enumerate(trace.outputs.values(), self.first_output):
+        self.kept, self.scratch = kept.size, start + sums.size
+        for number, operation in enumerate(trace.outputs.values(), len(self.getters)):
             self.ops[trace.operations.index(operation)].tensor[0] = number
         self.layout = Layout(
             ctypes.addressof(self.ops),

@@ -57,15 +57,19 @@ def memory_of(config) -> int:
     return _weights(to_yaml(config.model), to_yaml(config.norm), config.data.labels) * size * copies
 
 
-@cache
 def _weights(model_yaml: str, norm_yaml: str, labels: str) -> int:
     """How many weights a replicate has."""
+    return sum(parameter.numel() for parameter in _outline(model_yaml, norm_yaml, labels).parameters())
+
+
+@cache
+def _outline(model_yaml: str, norm_yaml: str, labels: str):
+    """The network of one replicate, without memory for its weights."""
     config = _network(model_yaml, norm_yaml, labels)
     options = _model_options(config)
     options.pop("init_scale")
     with torch.device("meta"), of_the_method(config):
-        model = bare_model(config.model.name, _layers(config, 1), **options)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return bare_model(config.model.name, _layers(config, 1), **options)
 
 
 def _network(model_yaml: str, norm_yaml: str, labels: str):
@@ -101,7 +105,7 @@ def _gib(size: int) -> str:
 
 def kernels_of(config, processes: int = 1) -> str:
     """What computes the network of a configuration: `native` or `torch`. Raises InputError as kernels.fastest does."""
-    model = make_model(config, [0])
+    model = _outline(to_yaml(config.model), to_yaml(config.norm), config.data.labels)
     return "torch" if fastest(config, model, 1, processes) is model else "native"
 
 
@@ -134,13 +138,22 @@ def check_network(config, processes: int = 1) -> None:
 def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> int:
     """How many values the convolutions of a replicate make of an image, which its gradients are computed from."""
     config = _network(model_yaml, norm_yaml, "class")
-    model, values = make_model(config, [0]), []
+    with of_the_method(config):
+        return sum(values for _, values in feature_maps(make_model(config, [0]), batch, size))
+
+
+def feature_maps(model, batch: int = 2, size: int = SIZE) -> list[tuple[Conv2d, int]]:
+    """The convolutions of a network, as they come in a training pass, and how many values each makes of an image.
+
+    It is left with statistics of batches of zeros.
+    """
+    found = []
     for module in model.modules():
         if isinstance(module, Conv2d):
-            module.register_forward_hook(lambda _, inputs, maps: values.append(maps[0].numel()))
-    with of_the_method(config), torch.no_grad():
+            module.register_forward_hook(lambda conv, _, maps: found.append((conv, maps[0].numel())))
+    with torch.no_grad():
         model.train()(torch.zeros(batch, 3, size, size))
-    return sum(values)
+    return found
 
 
 @contextmanager

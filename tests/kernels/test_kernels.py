@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.kernels import fastest, library
+from normbench.kernels import fastest, library, program
 from normbench.kernels.library import NoKernels
 from normbench.kernels.native import Native
 from normbench.kernels.program import Unknown
@@ -376,3 +377,27 @@ def test_kernels_that_cannot_be_are_refused_or_passed_over(compose, monkeypatch,
         way("kernels=native")
     assert way("batch_size=2")
     assert capsys.readouterr().err == "normbench: no C compiler (cc): the slower kernels of torch do\n"
+
+
+# --- What C and Python both say. ---
+
+KERNELS_C = (Path(library.FOLDER) / "kernels.c").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["kind", "norm", "handed"])
+def test_the_numbers_of_names_are_the_same_in_both(name):
+    names = re.search(rf"enum {name} {{([^}}]*)}}", KERNELS_C)[1].replace(" ", "").split(",")
+    assert [getattr(program, one) for one in names] == list(range(len(names)))
+
+
+@pytest.mark.parametrize(("name", "structure"), [("map", "Map"), ("op", "Op"), ("program", "Layout")])
+def test_the_fields_of_structures_are_the_same_in_both(name, structure):
+    body = re.search(rf"struct {name} {{(.*?)}};", KERNELS_C, re.DOTALL)[1]
+    lines = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL).split(";")
+    declared = [re.sub(r"^(const )?(int64_t|double|struct \w+)", "", " ".join(line.split())) for line in lines]
+    names = [re.sub(r"\[.*|\W", "", one) for line in declared for one in line.split(",")]
+    assert [one for one in names if one] == [field for field, _ in getattr(program, structure)._fields_]
+
+
+def test_the_most_lanes_are_the_same_in_both():
+    assert int(re.search(r"#define MOST_LANES (\d+)", KERNELS_C)[1]) == program.MOST_LANES
