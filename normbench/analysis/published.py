@@ -92,6 +92,9 @@ def beside(entries: tuple[Published, ...], runs: pd.DataFrame) -> str:
             told = told_mean(ours, outcome.digits, outcome.scale)
             rows.append([literal(entry.source), literal(words), f"{figure:{outcome.digits}}", str(len(ours)), told])
     few = FEW if any(0 < int(row[3]) < FEWEST for row in rows) else ""
-    text = f"Figures of other people's runs beside those of the same settings here; nothing is tested on them.{few}"
+    text = (
+        "What other people published, in the setting that the source names, and what the runs of these settings came to "
+        f"here. Nothing is tested on it.{few}"
+    )
     head = ["source", "settings", "published", "n", "here"]
     return f"{text}\n\n{markdown(head, 'llrrr', rows)}" if rows else ""

@@ -21,15 +21,18 @@ def summary(
     verdicts: list[Verdict],
     about: About | None = None,
     images: ImagesInterval | None = None,
+    chance: str = "",
 ) -> str:
     """Its scale and where it ran, verdicts, results, differences and so on: a section where there is any.
 
     title: a sentence on the study. runs: without what it does not show. images: see `ImagesInterval`.
+    chance: the table of `chance.differences`.
     """
     about = about or About()
     sections = {
         "Claims": claims_table.claims(verdicts, about) if verdicts else "",
         "Power": claims_table.power(verdicts),
+        "Seeds and images": chance,
         "Results": results_tables.results(runs),
         "Best rates": rates.best_rates(runs),
         "Further outcomes": results_tables.further(runs),
