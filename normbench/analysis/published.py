@@ -93,8 +93,8 @@ def beside(entries: tuple[Published, ...], runs: pd.DataFrame) -> str:
             rows.append([literal(entry.source), literal(words), f"{figure:{outcome.digits}}", str(len(ours)), told])
     few = FEW if any(0 < int(row[3]) < FEWEST for row in rows) else ""
     text = (
-        "What other people published, in the setting that the source names, and what the runs of these settings came to "
-        f"here. Nothing is tested on it.{few}"
+        "What other people published, in the setting that the source names, and what the runs of these settings came "
+        f"to here. Nothing is tested on it.{few}"
     )
     head = ["source", "settings", "published", "n", "here"]
     return f"{text}\n\n{markdown(head, 'llrrr', rows)}" if rows else ""
