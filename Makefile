@@ -41,8 +41,8 @@ format: $(INSTALLED)
 docs: $(INSTALLED)  ## the tables of docs/, from the code
 	$(RUN) scripts/docs.py
 
-benchmark: $(INSTALLED)  ## speed against a plain PyTorch loop, side by side
-	$(RUN) scripts/benchmark.py
+benchmark: $(INSTALLED)  ## speed against plain PyTorch loops, and how near it is to the limits of the machine
+	for what in start limit layers train; do $(RUN) scripts/benchmark.py $$what || exit; done
 
 # The stamp is written last: an interrupted installation is taken up again.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from normbench.random import derive
 
 SIZE = 32
+AHEAD = 64  # images that are cropped in one go: for a small batch it is the number of calls that takes the time
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Epoch:
                 for drawn in zip(*(_draw_mixes(seed, epoch, self.steps, augment) for seed in seeds), strict=True)
             )
         self.pixels = torch.arange(SIZE, device=device).view(1, -1, 1, 1)
+        self.ahead, self.taken = range(0), None
 
     def _draw(self, seed, epoch, n):
         order = torch.randperm(n, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
@@ -71,10 +73,22 @@ class Epoch:
         """(images uint8 N×32×32×R×3, labels R×N, a Mix or None)."""
         start = step * self.batch_size
         if self.boxes is None:
-            return *self._take(slice(start + self.local.start, start + self.local.stop)), None
+            return *self._taken(step), None
         rows = torch.arange(self.batch_size, device=self.images.device)
         partners = start + rows.roll(1)[self.local]  # each image with the one before it, the first with the last
         return *self._take(start + rows[self.local]), Mix(*self._take(partners), *self._weights(step))
+
+    def _taken(self, step: int):
+        """A step's images and labels, taken together with those of some steps after it."""
+        rows = self.local.stop - self.local.start
+        if step not in self.ahead:
+            self.ahead = range(step, min(step + max(1, AHEAD // (rows * self.order.shape[1])), self.steps))
+            starts = torch.arange(self.ahead.start, self.ahead.stop, device=self.order.device) * self.batch_size
+            local = torch.arange(self.local.start, self.local.stop, device=self.order.device)
+            self.taken = self._take((starts[:, None] + local).flatten())
+        images, labels = self.taken
+        mine = slice((step - self.ahead.start) * rows, (step - self.ahead.start + 1) * rows)
+        return images[mine], labels[:, mine]
 
     def _weights(self, step):
         """Weights R×32×32 and shares R. A step of mixup has an empty box."""

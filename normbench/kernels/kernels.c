@@ -41,9 +41,10 @@ struct map { int64_t values, gradient, channels, lanes, height, width; }; /* whe
 struct op {
     int64_t kind, x, y, other;          /* maps: read, written, and the shortcut, or −1 */
     int64_t needs_x, add_x, add_other;  /* whether the gradient by x is needed; how it is handed on */
-    int64_t size, stride, pad;          /* of a window; stride of a shortcut's positions; pad: a channel too, where y begins */
+    int64_t size, stride, pad;          /* of a window, or of a linear layer's result; stride of a shortcut's positions; pad: a channel too, where y begins */
     int64_t norm, span, group, relu;    /* images and channels that share a statistic */
-    int64_t tensor[5];                  /* convolution: filters, bias. point: γ, β, running mean and variance, factor */
+    int64_t tensor[5];                  /* convolution: filters, bias. point: γ, β, running mean and variance, factor.
+                                           average: the result, weights and bias of a linear layer of it */
     int64_t strides[4], gradient_strides[4]; /* of a tensor outside and of the gradient by it: image, channel, row, column */
     int64_t filters, transposed, filter_gradients, bias, bias_gradients, sums; /* in scratch */
     int64_t stats;                      /* in kept */

@@ -571,32 +571,63 @@ static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, R
             }
 }
 
+/* Where the averages of an image are kept for the layer that reads them. */
+INLINE REAL *NAME(averages)(const struct place *at, const struct op *op, int64_t n) {
+    return at->kept + op->stats + (at->first + n) % at->program->slots * at->program->maps[op->x].lanes;
+}
+
+/* Averages over the positions; or what a linear layer of them gives, R×N×size. */
 static void NAME(average)(const struct place *at, const struct op *op) {
     const struct map *m = &at->program->maps[op->x];
-    REAL *to = at->tensors[op->tensor[0]];
+    const REAL *w = own(at->tensors, op->tensor[1], op->size * m->channels, at), *bias = own(at->tensors, op->tensor[2], op->size, at);
+    REAL *to = at->tensors[op->tensor[0]], none[MOST_LANES] = {0};
     double sums[MOST_LANES];
-    REAL none[MOST_LANES] = {0};
     for (int64_t n = 0; n < at->count; n++) {
         NAME(moment)(values(at, op->x) + n * NAME(pixels)(m) * m->lanes, m, 1, none, 0, sums);
-        for (int64_t c = 0; c < m->channels; c++)
-            to[((at->first + n) * at->program->replicates + at->replicate) * m->channels + c] =
-                (REAL)(sums[c] / (double)(m->height * m->width));
+        REAL *a = w ? NAME(averages)(at, op, n)
+                    : to + ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
+        for (int64_t c = 0; c < m->channels; c++) a[c] = (REAL)(sums[c] / (double)(m->height * m->width));
+        REAL *y = to + (at->replicate * at->program->images + at->first + n) * op->size;
+        for (int64_t k = 0; w && k < op->size; k++) {
+            double sum = bias[k];
+            for (int64_t c = 0; c < m->channels; c++) sum += (double)a[c] * w[k * m->channels + c];
+            y[k] = (REAL)sum;
+        }
     }
+}
+
+/* The linear layer's gradients, added to what the images before gave; returns those by the averages of image n, in `by`. */
+static const REAL *NAME(linear_back)(const struct place *at, const struct op *op, int64_t n, REAL *by) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL *w = own(at->tensors, op->tensor[1], op->size * m->channels, at), *a = NAME(averages)(at, op, n);
+    REAL *dw = own(at->gradients, op->tensor[1], op->size * m->channels, at), *db = own(at->gradients, op->tensor[2], op->size, at);
+    const REAL *g = (const REAL *)at->gradients[op->tensor[0]] + (at->replicate * at->program->images + at->first + n) * op->size;
+    int begins = at->first + n == 0;
+    for (int64_t c = 0; c < m->channels; c++) by[c] = 0;
+    for (int64_t k = 0; k < op->size; k++) {
+        for (int64_t c = 0; c < m->channels; c++) by[c] += g[k] * w[k * m->channels + c];
+        for (int64_t c = 0; dw && c < m->channels; c++)
+            dw[k * m->channels + c] = (begins ? 0 : dw[k * m->channels + c]) + g[k] * a[c];
+        if (db) db[k] = (begins ? 0 : db[k]) + g[k];
+    }
+    return by;
 }
 
 static void NAME(average_back)(const struct place *at, const struct op *op) {
     const struct map *m = &at->program->maps[op->x];
-    const REAL *by = at->gradients[op->tensor[0]];
-    REAL *dx = gradient(at, op->x), each = (REAL)1 / (REAL)(m->height * m->width);
-    for (int64_t n = 0; n < at->count; n++)
+    REAL *dx = gradient(at, op->x), each = (REAL)1 / (REAL)(m->height * m->width), by[MOST_LANES];
+    for (int64_t n = 0; n < at->count; n++) {
+        const REAL *from = op->tensor[1] >= 0 ? NAME(linear_back)(at, op, n, by)
+                                              : (const REAL *)at->gradients[op->tensor[0]] +
+                                                    ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
         for (int64_t h = 0; h < m->height; h++)
             for (int64_t p = 0; p < m->width; p++)
                 for (int64_t c = 0; c < m->lanes; c++) {
                     REAL *to = dx + NAME(pixel)(m, n, h, p) + c;
-                    const REAL *from = by + ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
                     REAL t = c < m->channels ? each * from[c] : 0;
                     *to = op->add_x ? *to + t : t;
                 }
+    }
 }
 
 /* --- The program. --- */

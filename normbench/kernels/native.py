@@ -8,6 +8,9 @@ from torch import nn
 
 from normbench.kernels.library import library
 from normbench.kernels.program import EXPORT, IMPORT, Program, Trace, Unknown
+from normbench.norms.plain import Conv2d, Linear
+
+_ANCHOR = torch.zeros((), requires_grad=True)  # a pass of which autograd is to know, though nothing goes through it
 
 
 class Native:
@@ -22,6 +25,8 @@ class Native:
     def __init__(self, model: nn.Module, replicates: int):
         self.model, self.replicates, self.kernels = model, replicates, library()
         self.trace, self.modules, self.programs = Trace(model), list(model.modules()), {}
+        kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+        self.hooks = [getattr(one, kind) for one in self.modules for kind in kinds]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x: N×(R·C)×H×W, of float32 or float64, on the CPU. Returns R×N×classes."""
@@ -30,7 +35,8 @@ class Native:
             return self.model(x)
         tensors = program.tensors()
         if torch.is_grad_enabled():
-            made = _Run.apply(program, x, *tensors)
+            through = [one for one in tensors if one.requires_grad and not _direct(one)]
+            made = _Run.apply(program, x, tensors, *(through or [_ANCHOR]))
         else:
             kept = program.take()
             made = program.forward(x, tensors, kept)
@@ -42,7 +48,7 @@ class Native:
         training = self.model.training
         if torch.is_grad_enabled() and (x.requires_grad or not training):
             return None
-        if any(one._forward_hooks or one._forward_pre_hooks or one.training is not training for one in self.modules):
+        if any(self.hooks) or any(one.training is not training for one in self.modules):
             return None
         key = (x.shape, x.dtype, training)
         if key not in self.programs:
@@ -78,6 +84,7 @@ class _Sized(Program):
         super().__init__(native.trace, shape, native.replicates, itemsize, training, lanes)
         self.dtype = dtype
         self.call = native.kernels.run_float if itemsize == 4 else native.kernels.run_double
+        self.getters = [_getter(module, name) for module, name in self.sources]
         self.free: list[torch.Tensor] = []  # maps that no backward pass waits for
         self.workers = min(torch.get_num_threads(), self.replicates)
         self.own = self._memory(self.workers * self.scratch)
@@ -88,8 +95,8 @@ class _Sized(Program):
     def take(self) -> torch.Tensor:
         return self.free.pop() if self.free else self._memory(self.replicates * self.kept)
 
-    def tensors(self) -> list:
-        return [get() for get in self.getters[1:]]
+    def tensors(self) -> list[torch.Tensor]:
+        return [get() for get in self.getters]
 
     def forward(self, x, tensors, kept) -> list[torch.Tensor]:
         made, ready = [], [_ready(one) for one in tensors]
@@ -97,7 +104,11 @@ class _Sized(Program):
         for operation in self.trace.outputs.values():
             one = self.maps[operation.x]
             shape = (self.images, self.replicates * one.channels)
-            if operation.kind == EXPORT:
+            if operation.linear is not None:
+                made.append(
+                    torch.empty((self.replicates, self.images, operation.linear.out_features), dtype=self.dtype)
+                )
+            elif operation.kind == EXPORT:
                 made.append(torch.empty((*shape, one.height, one.width), dtype=self.dtype))
             else:
                 made.append(torch.empty(shape, dtype=self.dtype))
@@ -106,6 +117,7 @@ class _Sized(Program):
         return made
 
     def backward(self, x, tensors, kept, gradients) -> list[torch.Tensor | None]:
+        """The gradient by each of the tensors; None for those that want none."""
         ready = [_ready(one) for one in tensors]
         gradients = [one.contiguous() for one in gradients]
         own = [
@@ -143,22 +155,48 @@ def _pointers(tensors) -> ctypes.Array:
     return (ctypes.c_void_p * len(tensors))(*(None if one is None else one.data_ptr() for one in tensors))
 
 
+def _getter(module: nn.Module, name: str):
+    """What gives a module's tensor, or its filters where it computes them."""
+    if name == "filters" and type(module).filters not in (Conv2d.filters, Linear.filters):
+        return module.filters
+    name = "weight" if name == "filters" else name
+    table = module._parameters if name in module._parameters else module._buffers
+    return lambda: table[name]  # what getattr does in six times the time
+
+
+def _direct(tensor: torch.Tensor) -> bool:
+    """Whether nobody waits for a gradient on its way to `.grad`."""
+    return tensor.is_leaf and not tensor._backward_hooks and not tensor._post_accumulate_grad_hooks
+
+
 class _Run(torch.autograd.Function):
-    """A program's two calls."""
+    """A program's two calls.
+
+    Gradients by parameters go straight to their `.grad`, as autograd accumulates them, which would take a third of a
+    small network's backward pass over it; what is computed from parameters, or has hooks, gets its own through it.
+    """
 
     @staticmethod
-    def forward(ctx, program: _Sized, x, *tensors):
+    def forward(ctx, program: _Sized, x, tensors, *through):
         kept = program.take()
         made = program.forward(x, tensors, kept)
-        ctx.program, ctx.kept = program, kept
-        ctx.save_for_backward(x, *tensors)
+        ctx.program, ctx.x, ctx.tensors, ctx.kept = program, x, tensors, kept
         return tuple(made)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
-        x, *tensors = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None
         if kept is None:
             raise RuntimeError("the kernels keep a batch's maps for one backward pass")
-        return None, None, *ctx.program.backward(x, tensors, kept, gradients)
+        through = []
+        for one, own in zip(ctx.tensors, ctx.program.backward(ctx.x, ctx.tensors, kept, gradients), strict=True):
+            if own is None:
+                continue
+            if not _direct(one):
+                through.append(own)
+            elif one.grad is None:
+                one.grad = own
+            else:
+                one.grad += own
+        return None, None, None, *(through or [None])

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from normbench.norms.batch import BatchNorm, GhostBatchNorm
-from normbench.norms.plain import Concatenate, Conv2d, PadShortcut, ResidualScalar
+from normbench.norms.plain import Concatenate, Conv2d, Dropout, Linear, PadShortcut, ResidualScalar
 from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm
 
 IMPORT, EXPORT, CONV, POINT, AVERAGE, LARGEST, MEANS, PUT = range(8)  # kinds of operations, as in kernels.c
@@ -41,6 +41,7 @@ class Operation:
     norm: nn.Module | None = None
     factor: ResidualScalar | None = None
     pool: nn.MaxPool2d | None = None
+    linear: Linear | None = None
     stride: int = 1
     relu: bool = False
     parts: tuple[int, ...] = ()  # of a concatenation, of which this one puts the `part`th in its place
@@ -112,8 +113,10 @@ class Trace:
             if type(module) is Concatenate:
                 return self._concatenation([values[one] for one in source])
             x = values[source] if isinstance(source, fx.Node) else None
-            if isinstance(module, nn.Identity):
+            if isinstance(module, nn.Identity) or (isinstance(module, Dropout) and module.p == 0):
                 return x
+            if isinstance(module, Linear) and type(module).forward is Linear.forward and isinstance(x, Operation):
+                return self._classifier(x, module, source)
             if not isinstance(x, int):
                 raise Unknown(node)
             return self._module(module, x)
@@ -146,6 +149,12 @@ class Trace:
             point.relu = True
             return point.y
         raise Unknown(module)
+
+    def _classifier(self, average: Operation, module: Linear, source):
+        if len(source.users) > 1 or average.linear is not None or module.out_features > MOST_LANES:
+            raise Unknown(module)
+        average.linear = module
+        return average
 
     def _concatenation(self, parts: list) -> int:
         if not all(isinstance(one, int) for one in parts):
@@ -258,9 +267,9 @@ class Area:
 class Program:
     """The operations of a trace for batches of one shape, and their places in memory.
 
-    layout: what the kernels read. getters: what gives each tensor that they read, beside the input, which is number 0,
-    and the outputs, which come last. kept, scratch: how many numbers they need, of a replicate and of a thread.
-    Raises Unknown.
+    layout: what the kernels read. sources: module and name of each tensor that they read, after the input, which is
+    number 0, and before the outputs; a module's `filters` are what its method gives. kept, scratch: how many numbers
+    they need, of a replicate and of a thread. Raises Unknown.
     """
 
     def __init__(self, trace: Trace, shape, replicates: int, itemsize: int, training: bool, lanes: int):
@@ -269,7 +278,7 @@ class Program:
         if not self.images:
             raise Unknown("an empty batch")
         self.trace, self.replicates, self.training, self.lanes = trace, replicates, training, lanes
-        self.getters, self.numbers, self.doubles = [None], {}, 8 // itemsize
+        self.sources, self.numbers, self.doubles = [], {}, 8 // itemsize
         spans = [_span(one.norm, self.images) for one in trace.operations if training and one.norm is not None]
         self.chunk = max(spans, default=1)
         self.slots = self.images if training else self.chunk
@@ -290,7 +299,7 @@ class Program:
                 start + place for place in (op.filter_gradients, op.bias_gradients, op.sums)
             )
         self.kept, self.scratch = kept.size, start + sums.size
-        for number, operation in enumerate(trace.outputs.values(), len(self.getters)):
+        for number, operation in enumerate(trace.outputs.values(), 1 + len(self.sources)):
             self.ops[trace.operations.index(operation)].tensor[0] = number
         self.layout = Layout(
             ctypes.addressof(self.ops),
@@ -307,6 +316,9 @@ class Program:
         op.needs_x = one.x > 0
         if one.kind == IMPORT:
             op.tensor[0] = 0
+        if one.linear is not None:
+            op.size, op.stats = one.linear.out_features, kept.take(self.slots * x.lanes)
+            op.tensor[1], op.tensor[2] = self._number(one.linear, "filters"), self._number(one.linear, "bias")
         if one.kind in (LARGEST, MEANS, PUT):
             self._pool(op, one, x)
         if one.kind == CONV:
@@ -381,8 +393,8 @@ class Program:
         """The number of a tensor: `module.name`, or what `module.filters()` gives."""
         key = id(module), name
         if key not in self.numbers:
-            self.numbers[key] = len(self.getters)
-            self.getters.append(getattr(module, name) if name == "filters" else lambda: getattr(module, name))
+            self.sources.append((module, name))
+            self.numbers[key] = len(self.sources)
         return self.numbers[key]
 
     def _place_gradients(self, scratch: Area) -> None:

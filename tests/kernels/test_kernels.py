@@ -226,6 +226,10 @@ def test_what_the_kernels_cannot_do_is_the_models():
     assert torch.equal(native(x), model(x))
     assert len(seen) == 2
     hook.remove()
+    hook = model.stem.register_full_backward_hook(lambda *_: seen.append(2))
+    native(x).sum().backward()
+    assert seen == [1, 1, 2]
+    hook.remove()
     assert native._program(x.clone().requires_grad_()) is None
     assert native._program(x[:0]) is None
     model.eval()
@@ -305,6 +309,26 @@ def test_a_batch_has_one_backward_pass_and_two_batches_may_wait_for_theirs():
     again.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="one backward pass"):
         again.backward()
+
+
+@pytest.mark.parametrize("method", ["batch", "weight_norm"])
+def test_gradients_add_up_and_pass_by_hooks(method):
+    model = network(method)
+    first = next(model.parameters())
+    model.classifier.bias.requires_grad_(False)
+    found = []
+    for own in (model, copy.deepcopy(model)):
+        forward, seen = own if own is model else Native(own, 2), []
+        hooked, last = next(own.parameters()), own.classifier.weight
+        hooked.register_hook(lambda gradient: 3 * gradient)
+        last.register_post_accumulate_grad_hook(lambda one, seen=seen: seen.append(one.grad.clone()))
+        for seed in (2, 5):
+            forward(images(seed=seed)).square().sum().backward()
+        assert len(seen) == 2
+        assert own.classifier.bias.grad is None
+        found.append({name: one.grad for name, one in own.named_parameters() if one.grad is not None})
+    assert first.grad is not None
+    assert_same(found[1], found[0], 1e-10)
 
 
 # --- Where they come from. ---

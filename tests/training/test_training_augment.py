@@ -56,6 +56,17 @@ def test_crop_and_flip_equal_torchvisions():
     assert epoch.top.max() <= 8
 
 
+def test_a_step_has_its_batch_wherever_one_begins():
+    def epoch():
+        return Epoch(
+            with_border(images(200), 4), torch.arange(200), [7, 8], 3, augment(crop=4, flip=True), batch_size=2
+        )
+
+    one, expected = epoch(), [epoch().batch(step) for step in range(100)]
+    for step in [*range(40, 100), *range(60), 99, 0, 50]:
+        assert all(torch.equal(a, b) for a, b in zip(one.batch(step)[:2], expected[step][:2], strict=True))
+
+
 def test_augmentation_is_drawn_over_its_whole_range_and_anew_each_epoch():
     epochs = [Epoch(images(2000), torch.zeros(2000), [1], e, augment(4, True), 10) for e in (0, 1)]
     for epoch in epochs:
