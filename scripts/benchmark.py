@@ -29,6 +29,7 @@ from benchmarks import start, sweep
 
 from normbench.analysis.tables_io import write
 from normbench.cli import CommandLine, one_line, whole
+from normbench.config.machine import settle_device
 from normbench.config.sizes import MOST_THREADS
 from normbench.records.environment import environment
 from normbench.records.files import require_writable, write_whole
@@ -79,6 +80,7 @@ def main():
     parser.add_argument("--case", action="append", help="model-norm-batch size; repeatable")
     parser.add_argument("--rounds", type=whole(1, 1000), default=5)
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the training steps (cpu)")
     parser.add_argument("--workers", type=whole(0, MOST_THREADS), default=0, help="of the plain loop's DataLoader")
     parser.add_argument("--runs", type=whole(sweep.A_SEED, 10**6), action="append", help="sweep: how many; repeatable")
     parser.add_argument("--to", type=Path, help="folder for the table")
@@ -104,7 +106,7 @@ def measured(arguments) -> list[dict]:
         return layers.rows(arguments.rounds)
     if arguments.what == "limit":
         return limit.rows(train.kernels(), arguments.rounds)
-    return train.rows(arguments.case, arguments.rounds, arguments.workers)
+    return train.rows(arguments.case, arguments.rounds, arguments.workers, settle_device(arguments.device))
 
 
 def table(rows: list[dict]) -> str:
@@ -115,7 +117,7 @@ def table(rows: list[dict]) -> str:
 
 
 def keep(rows: list[dict], arguments) -> None:
-    env = environment("cpu", arguments.threads, 1)
+    env = environment(arguments.device, arguments.threads, 1)
     told = {"device": env["device"], "threads": env["threads"], "torch": env["packages"]["torch"]}
     command = " ".join(["python", *sys.argv])
     told |= {"commit": env["commit"], "dirty": env["dirty"], "command": command}

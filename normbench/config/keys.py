@@ -57,7 +57,7 @@ from normbench.facts import facts_of
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
-KERNELS = ("auto", "native", "torch")
+KERNELS = ("auto", "native", "torch", "graph")
 INPUTS = ("raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma")
 NOISES = ("none", "gaussian", "rician", "non_uniformity")
 VIEWS = ("none", "flip", "flip_shift", "zoom_rotate_crop")

@@ -100,34 +100,42 @@ def loaded(data, batch_size, workers):
     return torch.utils.data.DataLoader(PlainImages(data), batch_size, shuffle=True, drop_last=True, num_workers=workers)
 
 
-def plain_loop(case: Case, batches) -> list[float]:
+def plain_loop(case: Case, batches, device: str) -> list[float]:
     """The moments after its steps. batches: of which it takes as many as it needs."""
-    model = plain_resnet(case.depth, LAYERS[case.norm]).train()
+    model = plain_resnet(case.depth, LAYERS[case.norm]).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     moments = []
     for x, labels in batches:
+        x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         loss = F.cross_entropy(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        moments.append(time.perf_counter())
+        moments.append(now(device, len(moments), case.steps))
         if len(moments) == WARM_UP + case.steps:
             break
     return moments
 
 
-def our_loop(case: Case, data, replicates: int, kernels: str) -> list[float]:
+def our_loop(case: Case, data, replicates: int, kernels: str, device: str) -> list[float]:
     """The moments after its steps, each of all replicates together."""
-    config = configured(case, replicates, kernels)
-    task = make_task(config, range(replicates), "cpu", data=data)
-    count = WARM_UP + max(5, 2 * case.steps // (1 + replicates))
-    wanted = replace(configured_plan(config, task), steps=count)
-    return [time.perf_counter() for _ in steps(Network(config, task), task, wanted)]
+    config = configured(case, replicates, kernels, device)
+    task = make_task(config, range(replicates), device, data=data)
+    count = max(5, case.steps if device != "cpu" else 2 * case.steps // (1 + replicates))
+    wanted = replace(configured_plan(config, task), steps=WARM_UP + count)
+    return [now(device, i, count) for i, _ in enumerate(steps(Network(config, task), task, wanted))]
 
 
-def configured(case: Case, replicates: int, kernels: str):
+def now(device: str, done: int, count: int) -> float:
+    """The clock; that of a device once it has done the last step of the warm-up, and of `count` after it."""
+    if device != "cpu" and done in (WARM_UP - 1, WARM_UP + count - 1):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def configured(case: Case, replicates: int, kernels: str, device: str = "cpu"):
     words = [f"model=resnet{case.depth}", f"norm={case.norm}", f"batch_size={case.batch_size}", f"kernels={kernels}"]
-    words += ["data=patterns", f"replicates={replicates}", f"stack={replicates}", "device=cpu"]
+    words += ["data=patterns", f"replicates={replicates}", f"stack={replicates}", f"device={device}"]
     return resolve(plan(words, False)[0][0].config)
 
 
@@ -138,19 +146,23 @@ def products(case: Case) -> int:
     return 3 * sum(found) - found[0]  # there is no gradient by the images
 
 
-def contestants(case: Case, data, workers: int, kernels) -> dict[str, tuple[Callable[[], list[float]], int]]:
+def contestants(
+    case: Case, data, workers: int, kernels, device: str
+) -> dict[str, tuple[Callable[[], list[float]], int]]:
     """Name → (its loop, replicates that it trains at a time); the first two are what the others are compared with."""
     x, labels = next(iter(loaded(data, case.batch_size, 0)))
-    again = [(x, labels)] * (WARM_UP + case.steps)
+    again = [(x.to(device), labels.to(device))] * (WARM_UP + case.steps)
+    tensors = {name: value.to(device) for name, value in vars(data).items() if torch.is_tensor(value)}
+    ours = replace(data, **tensors)
     found: dict[str, tuple] = {
-        "plain loop": (lambda: plain_loop(case, loaded(data, case.batch_size, workers)), 1),
-        "bare loop": (lambda: plain_loop(case, again), 1),
+        "plain loop": (lambda: plain_loop(case, loaded(data, case.batch_size, workers), device), 1),
+        "bare loop": (lambda: plain_loop(case, again, device), 1),
     }
     for which in kernels:
         for count in case.stacks:
             words = f"normbench, {which} kernels" + (f", {count} replicates" if count > 1 else "")
-            found[words] = (lambda count=count, which=which: our_loop(case, data, count, which), count)
-    if importlib.util.find_spec("jax"):
+            found[words] = (lambda count=count, which=which: our_loop(case, ours, count, which, device), count)
+    if device == "cpu" and importlib.util.find_spec("jax"):
         for count in sorted({1, min(8, case.stacks[-1])}):
             words = "JAX, jit" + (f" of vmap, {count} replicates" if count > 1 else "")
             found[words] = (lambda count=count: by_jax(case, count), count)
@@ -166,7 +178,7 @@ def by_jax(case: Case, replicates: int) -> list[float]:
     return jax_loop(case, WARM_UP + max(5, case.steps // replicates), replicates)
 
 
-def rows(wanted: list[str] | None, rounds: int, workers: int) -> list[dict]:
+def rows(wanted: list[str] | None, rounds: int, workers: int, device: str) -> list[dict]:
     """A row a contestant of these cases; of all where none is named. workers: of the plain loop's DataLoader.
 
     Raises InputError for a case that there is not.
@@ -175,20 +187,20 @@ def rows(wanted: list[str] | None, rounds: int, workers: int) -> list[dict]:
     for name in wanted or ():
         if name not in names:
             raise InputError("case", name, choices_text(name, names))
-    data, there = load_dataset("patterns", root=None, val_size=1000), kernels()  # whatever the images show
+    data, there = load_dataset("patterns", root=None, val_size=1000), kernels(device)  # whatever the images show
     found = []
     for case in CASES:
         if not wanted or case.name in wanted:
             print(f"{sys.argv[0]}: {case.name}", file=sys.stderr)
-            found += measured(case, data, rounds, workers, there)
+            found += measured(case, data, rounds, workers, there, device)
     return found
 
 
-def measured(case: Case, data, rounds: int, workers: int, kernels) -> list[dict]:
+def measured(case: Case, data, rounds: int, workers: int, kernels, device: str) -> list[dict]:
     """A row a contestant. Raises UserError where other work takes the processor."""
-    those = contestants(case, data, workers, kernels)
-    times = in_turns(case.name, those, rounds, alone=not workers)
-    best, each = matrix_product(), products(case) * case.batch_size
+    those = contestants(case, data, workers, kernels, device)
+    times = in_turns(case.name, those, rounds, alone=not workers and device == "cpu")
+    best, each = matrix_product(device), products(case) * case.batch_size
     plain, bare = list(times.values())[:2]
     return [
         {
@@ -203,8 +215,10 @@ def measured(case: Case, data, rounds: int, workers: int, kernels) -> list[dict]
     ]
 
 
-def kernels() -> tuple[str, ...]:
+def kernels(device: str = "cpu") -> tuple[str, ...]:
     """Those that are there."""
+    if device != "cpu":
+        return ("torch", "graph")
     try:
         library()
     except NoKernels as reason:
