@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: demo study test check format docs benchmark gpu clean
 
-demo:  ## the batch_size study in small, from nothing to its figure
+demo:  ## the batch_size_short study in small, from nothing to its figure
 	$(MAKE) study STUDY=demo ARGS="data=$(DATA) $(ARGS)" OUTPUT=$(OUTPUT)/demo RESULTS=$(OUTPUT)/demo/results
 
 # A sweep in which a run failed (exit status 1) still gets its tables and figures, where the failure shows.

@@ -23,7 +23,7 @@ def main() -> None:
     # What the curves show where the study does not say.
     first = {"where": panels[0].get("where"), "lines": panels[0].get("lines", "method")}
     curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
-    figures = {"figure": sweep_figure(runs, panels, footer=footer)}
+    figures = {"figure": sweep_figure(runs, panels, published=study.about.published, footer=footer)}
     if judged(runs) or len(study.curves):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
     figures |= pages(study, footer)

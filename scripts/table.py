@@ -4,6 +4,7 @@ python scripts/table.py batch_size                      → results/batch_size/s
 python scripts/table.py somewhere                       → somewhere/summary.md, from somewhere/runs.csv
 """
 
+from normbench.analysis.chance import differences
 from normbench.analysis.claims_table import worded
 from normbench.analysis.images import of_arms
 from normbench.analysis.rates import rates
@@ -21,7 +22,9 @@ def main() -> None:
     arguments = study_command(__doc__, "folder that holds runs.csv and takes the summary (results/STUDY)").parse_args()
     study = study_of(arguments.target, arguments.to, arguments.where)
     verdicts, about = study.verdicts(), study.about
-    text = summary(study.name, study.title, study.runs, verdicts, about, of_arms(correctness(study.folder)))
+    right = correctness(study.folder)
+    chance = differences(study.claims, study.runs, right)
+    text = summary(study.name, study.title, study.runs, verdicts, about, of_arms(right), chance)
     if study.says("tunes") == "lr":
         table = rates(study.runs)
         if study.runs["status"].isin(OVER).all():

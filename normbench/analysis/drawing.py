@@ -11,16 +11,19 @@ import numpy as np
 import pandas as pd
 
 from normbench.analysis.layout import shifted
-from normbench.analysis.looks import SECOND, Look, ink
+from normbench.analysis.looks import FURTHER, Look, ink
+
+# Of a line: x, the mean with its interval (NaN where the replicates stand for themselves), how many replicates and how
+# many of them diverged, where those stand, and the ends of the band.
+POINTS = ["x", "estimate", "low", "high", "n", "lost", "chance", "band_low", "band_high"]
 
 
 @dataclass(frozen=True)
 class Line:
     """A mean along x.
 
-    points: a row a point, by x: x, estimate, low, high (NaN where the replicates stand for themselves), n, lost (how
-    many diverged), chance (where those stand). values: (replicates, 2), x and y of the finished ones. second: the word
-    of an `also`.
+    points: a row a point, by x, with the columns POINTS. values: (replicates, 2), x and y of the finished ones. second:
+    the word of an `also` or `beside`. turn: which of those it is.
     """
 
     label: str
@@ -28,6 +31,7 @@ class Line:
     points: pd.DataFrame
     values: np.ndarray
     second: str = ""
+    turn: int = 0
 
     @property
     def single(self) -> pd.Series:
@@ -68,7 +72,9 @@ def draw(
     points, colour = line.points, line.look.colour
     look = {"color": colour, "transform": shifted(axes, dodge)}
     if joined and band:
-        axes.fill_between(points.x, points.low, points.high, alpha=0.12, lw=0, label=f"_band {line.label}", **look)
+        axes.fill_between(
+            points.x, points.band_low, points.band_high, alpha=0.12, lw=0, label=f"_band {line.label}", **look
+        )
     every = max(1, len(points) // markers) if markers else 1
     some = points[::every]
     axes.vlines(some.x, some.low, some.high, lw=0.8, label=f"_bars {line.label}", **look)
@@ -76,7 +82,7 @@ def draw(
     if dots:
         rest = line.values[~np.isin(line.values[:, 0], points.x[line.single])]
         axes.plot(*rest.T, ".", ms=3.2, mew=0, alpha=0.5, label=f"_dots {line.label}", **look)
-    pattern = "none" if not joined else SECOND if line.second else line.look.pattern
+    pattern = "none" if not joined else FURTHER[line.turn % len(FURTHER)] if line.second else line.look.pattern
     mark = {"marker": line.look.marker, "ms": 4.5, "mew": 0.9, "mfc": "white" if line.second else colour, "zorder": 3}
     means = [int(i) for i in np.flatnonzero(~line.single) if i % every == 0]
     axes.plot(points.x, points.estimate, lw=1.2, ls=pattern, label=line.label, markevery=means, **mark, **look)
@@ -141,7 +147,14 @@ def draw_marks(marks: Mapping) -> None:
             axes.text(1, y, f"{len(places)}", transform=axes.transAxes, **text)
 
 
-def name_line(axes, line: Line, dodge: float = 0) -> None:
+def draw_thin(axes, line: Line) -> None:
+    """A line of somebody else's, with its name in small: there is but one value a point, and nothing known of it."""
+    look = {"color": line.look.colour, "ls": line.look.pattern, "marker": line.look.marker, "mfc": "none"}
+    axes.plot(line.points.x, line.points.estimate, lw=0.6, ms=2.2, mew=0.5, label=f"_thin {line.label}", **look)
+    name_line(axes, line, size=6)
+
+
+def name_line(axes, line: Line, dodge: float = 0, size: float = 7.5) -> None:
     """The line's name right of the axes, at the height of its last point; `finish` moves those apart that overlap."""
     last = line.points.iloc[-1]
     leader = {"arrowstyle": "-", "lw": 0.5, "color": line.look.colour, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
@@ -152,7 +165,7 @@ def name_line(axes, line: Line, dodge: float = 0) -> None:
         xycoords=shifted(axes, dodge),
         textcoords=axes.get_yaxis_transform(),
         va="center",
-        fontsize=7.5,
+        fontsize=size,
         linespacing=1.0,
         color=ink(line.look),
         annotation_clip=False,

@@ -15,14 +15,19 @@ A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure
     x: stats_batch                                           # numbers, or text: categories, the lines side by side
     y: test_acc                                              # the default (val_acc where there is no test_acc)
     also: {test_acc_precise: precise statistics}             # a second, dashed line where that column has values
+    beside: {scaled: {method: batch, norm.momentum: 0.01}}   # the same of other rows, each selection with its word
     lines: method                                            # the default; any column that tells lines apart
     as: batch (ghost groups)                                 # one label for all, or {value: label}; equal ones join
+    band: simultaneous                                       # of all points of a line at once; default: pointwise
     horizontal: {method: [group, none], batch_size: 128}     # another selection, drawn as levels across the panel
     marks: suggested_lr                                      # places along x, in its unit: markers on top, a row a line
+    published: true                                          # what the study has of it under `published`, as thin lines
+
+`where` may be a list of selections as well: rows that are in one of them.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +53,12 @@ from normbench.analysis.lines import (
     per_epoch,
     rows_of,
     statuses_of,
+    told_apart,
     with_values,
 )
-from normbench.analysis.looks import Look, looks_of, style
+from normbench.analysis.looks import OTHERS, Look, looks_of, style
 from normbench.analysis.panels import checked
+from normbench.analysis.published import Published
 from normbench.errors import UserError
 from normbench.records.files import write_whole
 from normbench.records.metrics import OBJECTIVE, OVER
@@ -61,10 +68,12 @@ NO_DATE = {"Date": None, "Creator": None}
 
 
 @style()
-def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "") -> Figure:
+def sweep_figure(
+    runs: pd.DataFrame, panels: list[Mapping], *, published: Sequence[Published] = (), footer: str = ""
+) -> Figure:
     """A panel for each mapping (see above), all on one y axis.
 
-    runs: a row a replicate. footer: a line of small print, such as device and commit.
+    runs: a row a replicate. published: see there. footer: a line of small print, such as device and commit.
     Raises UserError for an unknown key or column, a selection in which nothing finished, and a point that would average
     over runs of different configurations.
     """
@@ -75,17 +84,21 @@ def sweep_figure(runs: pd.DataFrame, panels: list[Mapping], *, footer: str = "")
     by = {panel["lines"]: column_of(runs, panel["lines"], panel["name"]).unique() for panel in panels}
     looks = looks_of(by)
     figure, grid = layout.grid_of(len(panels), sharey=True)
-    lines, statuses = [], []
+    lines, statuses, thin = [], [], []
     for axes, panel in zip(grid, panels, strict=True):
         drawn, of_rows = _sweep_panel(axes, runs, panel, looks[panel["lines"]])
         lines, statuses = lines + drawn, statuses + of_rows
+        if panel.get("published") and drawn:
+            thin += _published(axes, runs, panel, looks[panel["lines"]], published)
     if not lines:
         raise nothing("figure", pd.concat(statuses).to_frame("status"), panels[0].get("where"))
     y = panels[0]["y"]
-    layout.limit_y(grid, lines, y)
+    layout.limit_y(grid, lines + thin, y)
     marked = [(axes, panel) for axes, panel in zip(grid, panels, strict=True) if panel.get("marks")]
     drawing.draw_marks({axes: _marks(runs, panel, looks[panel["lines"]]) for axes, panel in marked})
-    key = [key_text(lines, y), lost_text(lines, y), censored_text(runs, statuses, y)]
+    together = any(panel["band"] == "simultaneous" for panel in panels)
+    key = [key_text(lines, y, together=together), lost_text(lines, y), censored_text(runs, statuses, y)]
+    key.append("Thin lines: published figures." if thin else "")
     key.append(marks_text([panel["marks"] for _, panel in marked]))
     key.append(edges_text(runs, panels))
     layout.finish(figure, [" ".join(filter(None, key)), left_out_text(statuses)], footer)
@@ -162,9 +175,8 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
 
 def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Look]) -> tuple[list[Line], list[pd.Series]]:
     """Draws one panel; returns its lines and the statuses of the rows that it was to draw."""
-    name, x, y, by, where = panel["name"], panel["x"], panel["y"], panel["lines"], panel.get("where")
-    names = panel.get("as") or {}
-    selected = concerning(rows_of(runs, where, name), y)
+    name, x, y, by = panel["name"], panel["x"], panel["y"], panel["lines"]
+    selected = concerning(rows_of(runs, panel.get("where"), name), y)
     column_of(selected, y, name)
     statuses, rows = [statuses_of(selected, y)], with_values(selected, y)
     if rows.empty:  # of a study in part: the note below the figure says what is missing
@@ -175,12 +187,10 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Look]) 
     if column_of(rows, x, name).isna().any():
         without = ", ".join(sorted(rows.loc[rows[x].isna(), by].map(typed).unique()))
         raise UserError(f"{name}: {without} without a value of {x}; draw that under horizontal")
+    others = {word: concerning(rows_of(runs, of, name), y) for word, of in (panel.get("beside") or {}).items()}
+    statuses += [statuses_of(some, y) for some in others.values()]
     scale, place = layout.scale_of(rows[x])
-    rows = rows.assign(_x=place(rows[x]))
-    lines = lines_of(rows, "_x", y, by, looks, name, names=names)
-    for column, word in (panel.get("also") or {}).items():
-        column_of(rows, column, name)
-        lines += lines_of(with_values(rows, column), "_x", column, by, looks, name, names=names, second=word)
+    lines = _lines(rows, {word: with_values(some, y) for word, some in others.items()}, place, panel, looks)
     layout.dress_x(axes, x, rows[x], scale)
     if x == by:  # each at a place of its own, which names it
         for line in lines:
@@ -191,20 +201,57 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Look]) 
     else:
         drawing.draw_all(axes, lines)
     drawing.mark_lost(axes, lines)
-    levels = []
-    if panel.get("horizontal"):
-        selected = concerning(rows_of(runs, panel["horizontal"], name), y)
-        statuses.append(statuses_of(selected, y))
-        counted = with_values(selected, y)
-        named = {} if isinstance(names, str) else names
-        levels = lines_of(counted.assign(_x=axes.get_xlim()[1]), "_x", y, by, looks, name, names=named)
-    for line in levels:
-        drawing.draw_level(axes, line)
-        drawing.name_line(axes, line)
+    levels, of_levels = _levels(axes, runs, panel, looks)
     layout.set_title(axes, panel.get("title", ""), lines + levels)
     if axes.get_subplotspec().is_first_col():
         axes.set_ylabel(label(y))
-    return lines + levels, statuses
+    return lines + levels, statuses + of_levels
+
+
+def _lines(rows: pd.DataFrame, others: Mapping, place, panel: dict, looks: dict[str, Look]) -> list[Line]:
+    """The lines along x: of y, of what is drawn of the same rows `also`, and of others, a word each, `beside` them."""
+    name, x, y, by = panel["name"], panel["x"], panel["y"], panel["lines"]
+    how = {"looks": looks, "name": name, "names": panel.get("as") or {}, "together": panel["band"] == "simultaneous"}
+    rows = rows.assign(_x=place(rows[x]))
+    lines = lines_of(rows, "_x", y, by, **how)
+    for column, word in (panel.get("also") or {}).items():
+        column_of(rows, column, name)
+        lines += lines_of(with_values(rows, column), "_x", column, by, second=word, **how)
+    for word, some in others.items():
+        lines += lines_of(some.assign(_x=place(some[x])), "_x", y, by, second=word, **how)
+    return told_apart(lines)
+
+
+def _levels(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Look]) -> tuple[list[Line], list[pd.Series]]:
+    """Draws the levels across a panel; returns them and the statuses of their rows."""
+    if not panel.get("horizontal"):
+        return [], []
+    name, y, names = panel["name"], panel["y"], panel.get("as") or {}
+    selected = concerning(rows_of(runs, panel["horizontal"], name), y)
+    counted = with_values(selected, y).assign(_x=axes.get_xlim()[1])
+    levels = lines_of(counted, "_x", y, panel["lines"], looks, name, names={} if isinstance(names, str) else names)
+    for line in levels:
+        drawing.draw_level(axes, line)
+        drawing.name_line(axes, line)
+    return levels, [statuses_of(selected, y)]
+
+
+def _published(
+    axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Look], published: Sequence[Published]
+) -> list[Line]:
+    """Draws the published figures of what a panel shows, those of a line that it has in the look of that."""
+    x, by = panel["x"], panel["lines"]
+    _, place = layout.scale_of(column_of(runs, x, panel["name"]))
+    lines = []
+    for entry in published:
+        if (entry.over, entry.metric) == (x, panel["y"]):
+            places = place(pd.Series([value for value, _ in entry.values], name=x))
+            points = pd.DataFrame({"x": list(places), "estimate": [figure for _, figure in entry.values]})
+            points = points.dropna().sort_values("x").reindex(columns=drawing.POINTS)
+            look = looks.get(typed(entry.where.get(by)), OTHERS)
+            lines.append(Line(entry.label, look, points, np.empty((0, 2))))
+            drawing.draw_thin(axes, lines[-1])
+    return lines
 
 
 def _marks(runs: pd.DataFrame, panel: dict, looks: dict[str, Look]) -> dict[str, tuple[Look, np.ndarray]]:

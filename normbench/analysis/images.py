@@ -33,6 +33,22 @@ def images_interval(a: np.ndarray, b: np.ndarray, generator: np.random.Generator
     return Interval(estimate, estimate - half, estimate + half, n)
 
 
+def components(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """The parts of the standard error of a difference of mean accuracies a − b, in points: of seeds, images, and both.
+
+    a, b: (n seeds, N images) bool, n, N ≥ 2, as for `images_interval`. Seeds and images are two crossed random effects
+    on the difference at an image; their variances are those of the analysis of variance (Henderson 1953,
+    doi 10.2307/3001853; 0 for one below it), σ²/n of the seeds, σ²/N of the images, σ²/(n N) of what is left.
+    """
+    x = 100 * (np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+    n, columns = x.shape
+    rows, means = x.mean(axis=1, keepdims=True), x.mean(axis=0)
+    rest = float(((x - rows - means + x.mean()) ** 2).sum() / ((n - 1) * (columns - 1)))
+    seeds, images = columns * rows.var(ddof=1), n * means.var(ddof=1)  # mean squares
+    parts = max(seeds - rest, 0.0), max(images - rest, 0.0), rest
+    return tuple(math.sqrt(part / (n * columns)) for part in parts)
+
+
 def of_arms(
     right: Mapping[tuple[str, int, str], np.ndarray],
 ) -> Callable[[pd.DataFrame, pd.DataFrame], Interval | None]:

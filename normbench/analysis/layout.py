@@ -100,7 +100,8 @@ def _typed_ticks(axes, places, names: list[str]) -> None:
 
 def limit_y(grid: list, lines: list, y: str) -> None:
     """Everything drawn fits, on a log axis what lives on one; no axis of percentages leaves 0 to 100."""
-    points = [line.points[["estimate", "low", "high", "chance"]].to_numpy().ravel() for line in lines]
+    drawn = ["estimate", "low", "high", "chance", "band_low", "band_high"]
+    points = [line.points[drawn].to_numpy().ravel() for line in lines]
     values = np.concatenate(points + [line.values[:, 1] for line in lines])
     low, high = np.nanmin(values), np.nanmax(values)
     log = outcome_of(y).scale == "log" and low > 0

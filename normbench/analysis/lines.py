@@ -1,7 +1,7 @@
 """From the rows of a table to the lines of a figure, and to the note below it."""
 
-from collections.abc import Mapping
-from dataclasses import astuple
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from normbench.analysis.columns import of_configuration, plain
-from normbench.analysis.drawing import Line
+from normbench.analysis.drawing import POINTS, Line
 from normbench.analysis.evidence import censored, concerning, listed, select
 from normbench.analysis.looks import Look
 from normbench.analysis.means import FEWEST, mean_of
@@ -26,17 +26,25 @@ def column_of(table: pd.DataFrame, column: str, name: str) -> pd.Series:
     return table[column]
 
 
-def rows_of(runs: pd.DataFrame, where: Mapping | None, name: str) -> pd.DataFrame:
-    """The rows that `evidence.select` selects. name: of the panel or figure, for its errors."""
+Where = Mapping | Sequence[Mapping] | None  # a selection, or several of which a row is to be in one
+
+
+def rows_of(runs: pd.DataFrame, where: Where, name: str) -> pd.DataFrame:
+    """The rows that `evidence.select` selects, in their order. name: of the panel or figure, for its errors."""
 
     def lacks(column, _):
         return UserError(f"{name}: {column}: no such column; {choices_text(column, runs.columns)}")
 
-    return select(runs, where, lacks)
+    if where is None or isinstance(where, Mapping):
+        return select(runs, where, lacks)
+    chosen = [select(runs, one, lacks).index for one in where]
+    return runs[runs.index.isin(chosen[0].append(chosen[1:]))]
 
 
-def where_text(where: Mapping | None) -> str:
+def where_text(where: Where) -> str:
     """`method=batch,none lr=0.1`."""
+    if where is not None and not isinstance(where, Mapping):
+        return " or ".join(map(where_text, where))
     return " ".join(f"{column}={','.join(map(typed, listed(value)))}" for column, value in (where or {}).items())
 
 
@@ -51,7 +59,7 @@ def with_values(rows: pd.DataFrame, y: str) -> pd.DataFrame:
     return rows[rows["status"].isin(OVER) & rows[y].notna()]
 
 
-def nothing(name: str, rows: pd.DataFrame, where: Mapping | None) -> UserError:
+def nothing(name: str, rows: pd.DataFrame, where: Where) -> UserError:
     """The mistake that there is nothing to draw, with what became of the rows that were selected."""
     if rows.empty:
         return UserError(f"{name}: no run has {where_text(where)}" if where else f"{name}: there are no runs")
@@ -68,8 +76,13 @@ def lines_of(
     name: str,
     names: str | Mapping = MappingProxyType({}),
     second: str = "",
+    together: bool = False,
 ) -> list[Line]:
-    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y."""
+    """A line for each label, in the order of `looks`. rows: counted ones, all with x and y.
+
+    together: its band holds for all of its points at once. Šidák 1967, doi 10.1080/01621459.1967.10482935: k
+    intervals that each hold with 0.95^(1/k).
+    """
     scale = outcome_of(y).scale
     keys = rows[by].map(typed)
     spoken = {key: f"{plain(by)} {key}" if is_numeric_dtype(rows[by]) else key for key in keys.unique()}
@@ -80,17 +93,18 @@ def lines_of(
     lines = []
     for label in sorted(labels.unique(), key=lambda label: min(order[key] for key in keys[labels == label])):
         mine = rows[labels == label]
-        points = []
+        points, level = [], 0.95 ** (1 / mine[x].nunique() if together else 1)
         for place, group in mine.groupby(x):
-            _check_one_configuration(group, f"{name}: a point of {label}")
+            check_one_configuration(group, f"{name}: a point of {label}")
             lost = group.loc[group["status"] == "diverged", y]
-            mean = astuple(mean_of(group[y].to_numpy(float), scale))
-            points.append((place, *mean, len(lost), lost.mean()))
+            values = group[y].to_numpy(float)
+            band = mean_of(values, scale, level)
+            points.append((place, *astuple(mean_of(values, scale)), len(lost), lost.mean(), band.low, band.high))
         lines.append(
             Line(
                 f"{label}, {second}" if second else label,
                 looks[min(keys[labels == label], key=order.get)],
-                pd.DataFrame(points, columns=["x", "estimate", "low", "high", "n", "lost", "chance"]),
+                pd.DataFrame(points, columns=POINTS),
                 mine.loc[mine["status"] == "finished", [x, y]].to_numpy(float),
                 second,
             )
@@ -98,7 +112,13 @@ def lines_of(
     return lines
 
 
-def _check_one_configuration(rows: pd.DataFrame, name: str) -> None:
+def told_apart(lines: list[Line]) -> list[Line]:
+    """The same, with another pattern for each further word."""
+    words = list(dict.fromkeys(line.second for line in lines if line.second))
+    return [replace(line, turn=words.index(line.second)) if line.second else line for line in lines]
+
+
+def check_one_configuration(rows: pd.DataFrame, name: str) -> None:
     """A mean over replicates is one over seeds alone."""
     differing = [column for column in of_configuration(rows) if rows[column].nunique(dropna=False) > 1]
     if differing:
@@ -151,15 +171,15 @@ def _places(curves: pd.DataFrame) -> pd.Series:
 # The note below a figure
 
 
-def key_text(lines: list[Line], y: str, dots: bool = True) -> str:
-    """What markers, bands and bars are."""
+def key_text(lines: list[Line], y: str, dots: bool = True, together: bool = False) -> str:
+    """What markers, bands and bars are. together: whether bands hold for all points of a line at once."""
     seconds = ", ".join(sorted({line.second for line in lines if line.second}))
     opened = f" Open markers: {seconds}." if seconds else ""
     single = [one for line in lines for one in line.single]
     log, small = outcome_of(y).scale == "log", " (small dots)" if dots else ""
-    what = (
-        f"Markers: {'geometric mean' if log else 'mean'} over n replicates{small}; bands and bars: its 95 % t interval."
-    )
+    ends = "bars: its 95 % t interval; bands: 95 % for all of a line (Šidák)" if together else ""
+    ends = ends or "bands and bars: its 95 % t interval"
+    what = f"Markers: {'geometric mean' if log else 'mean'} over n replicates{small}; {ends}."
     why = f"n < {FEWEST}{' or a value ≤ 0' if log else ''}"
     few = f"Markers: the replicates themselves, without an interval ({why}); lines join their medians."
     if any(single) and not all(single):

@@ -37,6 +37,8 @@ SPARE = tuple(METHODS[name] for name in (*SPARE, "ghost_batch", "sync_batch", "w
 # The same for values that have theirs for good; batch's, which most figures have beside them, changes places.
 FOR_GOOD = (SPARE[8], *SPARE[1:8], *SPARE[9:], SPARE[0])
 SECOND = (0, (2.5, 1.5))
+OTHERS = Look("#808080", ".", (0, (2, 2)))  # of what no line of a figure stands for
+FURTHER = (SECOND, (0, (1, 1)), (0, (5, 1, 1, 1)))  # of several lines in one look
 # Column of texts → the values that a configuration may have there, in their order: each has the look of its place.
 CHOICES = {
     "data.input": INPUTS,

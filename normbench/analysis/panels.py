@@ -11,9 +11,11 @@ from normbench.analysis.lines import where_text, with_values
 from normbench.analysis.results_tables import judged
 from normbench.errors import UserError, choices_text
 from normbench.records.metrics import HEADLINE, MEASUREMENTS, OBJECTIVE, of_measurements
+from normbench.words import typed
 
 FIGURES = ("panels", "curves")  # what a study's file may say under `figure`
-PANEL_KEYS = ("title", "where", "x", "y", "also", "lines", "as", "horizontal", "marks")
+PANEL_KEYS = ("title", "where", "x", "y", "also", "beside", "lines", "as", "band", "horizontal", "marks", "published")
+BANDS = ("pointwise", "simultaneous")
 
 
 def figures_of(said: Mapping | None) -> dict:
@@ -32,7 +34,9 @@ def checked(panel: Mapping, number: int, runs: pd.DataFrame) -> dict:
             raise UserError(f"{name}: {key}: unknown key; {choices_text(key, PANEL_KEYS)}")
     if "x" not in panel:
         raise UserError(f"{name}: x is missing: the column along the x axis")
-    return {"name": name, "y": judged(runs) or HEADLINE, "lines": "method"} | dict(panel)
+    if (band := panel.get("band", "pointwise")) not in BANDS:
+        raise UserError(f"{name}: band={typed(band)}: {choices_text(band, BANDS)}")
+    return {"name": name, "y": judged(runs) or HEADLINE, "lines": "method", "band": band} | dict(panel)
 
 
 def default_panels(runs: pd.DataFrame) -> list[dict]:

@@ -34,7 +34,7 @@ def crossing(boundary: float, times: Sequence[float]) -> float:
         else:
             found = _normal((at[:, None] - points) / step) @ density / step
         points, density, last = at, found * weights * (boundary - low) / 2, time
-    return float(1 - density.sum())
+    return max(0.0, float(1 - density.sum()))  # of what is all but impossible rounding leaves less than nothing
 
 
 def _normal(z: np.ndarray) -> np.ndarray:

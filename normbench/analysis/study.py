@@ -14,6 +14,7 @@ from yaml import YAMLError
 from normbench.analysis.claims import Claim, Verdict, decide, parse_claims, parse_looks
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.evidence import select
+from normbench.analysis.published import Published, parse_published
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError, choices_text
@@ -36,13 +37,14 @@ class About:
 
     fixed: claim → whether it was fixed before the runs, in words, where that was checked. looks: after how many seeds
     they were planned. exploratory: why its claims are, empty where they are not. common: key → value of the
-    configuration that all runs share.
+    configuration that all runs share. published: figures of other people's runs.
     """
 
     fixed: dict[str, str] = field(default_factory=dict)
     looks: tuple[int, ...] = ()
     exploratory: str = ""
     common: dict = field(default_factory=dict)
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Study:
             looks=parse_looks(self.says("looks")),
             exploratory=self.says("exploratory") or "",
             common=self._kept("configurations").get("common", {}),
+            published=parse_published(self.says("published")),
         )
 
     def verdicts(self) -> list[Verdict]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from normbench.analysis import claims_table, rates, results_tables
+from normbench.analysis import claims_table, published, rates, results_tables
 from normbench.analysis.claims import Verdict
 from normbench.analysis.evidence import counted, measured
 from normbench.analysis.results_tables import ImagesInterval, arms
@@ -21,20 +21,24 @@ def summary(
     verdicts: list[Verdict],
     about: About | None = None,
     images: ImagesInterval | None = None,
+    chance: str = "",
 ) -> str:
-    """Its scale and where it ran, verdicts, results, differences, what is not counted: a section where there is any.
+    """Its scale and where it ran, verdicts, results, differences and so on: a section where there is any.
 
     title: a sentence on the study. runs: without what it does not show. images: see `ImagesInterval`.
+    chance: the table of `chance.differences`.
     """
     about = about or About()
     sections = {
         "Claims": claims_table.claims(verdicts, about) if verdicts else "",
         "Power": claims_table.power(verdicts),
+        "Seeds and images": chance,
         "Results": results_tables.results(runs),
         "Best rates": rates.best_rates(runs),
         "Further outcomes": results_tables.further(runs),
         "Test-time augmentation": results_tables.views(runs),
         f"Paired differences from {results_tables.BASELINE}": results_tables.differences(runs, images),
+        "Published figures": published.beside(about.published, runs),
         "Not counted": _not_counted(runs),
     }
     parts = [f"# {literal(name)}", title, _header(runs, about)]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from normbench.errors import InputError, choices_text
+from normbench.models.conv4 import Conv4
 from normbench.models.inception import Inception
 from normbench.models.resnet import CifarResNet, PreactResNet, ResNet18
 from normbench.models.vgg import VGG
@@ -24,6 +25,7 @@ MODELS: dict[str, Callable] = {
     **{f"resnet{depth}": partial(CifarResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     "resnet18": ResNet18,
     **{f"preact_resnet{depth}": partial(PreactResNet, depth=depth) for depth in (8, 20)},
+    "conv4": Conv4,
     "inception": Inception,
     "vgg": VGG,
 }

@@ -31,13 +31,14 @@ def configurations(of: Mapping[str, dict]) -> dict:
 def fixed_claims(study: str, runs: pd.DataFrame) -> dict | None:
     """Claim → whether git shows that it was fixed before the runs, and its text as it stands; None without a checkout.
 
-    It was where the study's file has it, word for word, at the commit of every row that counts, none of them with
-    uncommitted changes: true. Where git lacks a commit, or a row names none, nobody can say: null.
+    It was where the study's file, or that of its former name, has it, word for word, at the commit of every row that
+    counts, none of them with uncommitted changes: true. Where git lacks a commit, or a row names none, nobody can say:
+    null.
     """
-    entries = OmegaConf.to_container(study_file(study)).get("claims") or []
-    over, place = counted(runs), conf_dir() / "experiment"
+    file = OmegaConf.to_container(study_file(study))
+    entries, over, place = file.get("claims") or [], counted(runs), conf_dir() / "experiment"
     commits = over["commit"].dropna().astype(str).unique().tolist()
-    told = _at_commits(place, f"{study}.yaml", commits)
+    told = _at_commits(place, [f"{name}.yaml" for name in (study, file.get("formerly")) if name], commits)
     if told is None:
         return None
     dirty = over["dirty"].map(str).eq("True").any()
@@ -52,25 +53,31 @@ def fixed_claims(study: str, runs: pd.DataFrame) -> dict | None:
     return {entry["name"]: {"fixed": fixed(entry), "text": entry} for entry in entries}
 
 
-def _at_commits(place: Path, name: str, commits: list[str]) -> dict[str, list | None] | None:
+def _at_commits(place: Path, names: list[str], commits: list[str]) -> dict[str, list | None] | None:
     """Commit → the claims of a file as they stood there, None for a commit that git lacks.
 
-    One call of git for them all. None where the folder is in no checkout.
+    names: of the file, the present one first; a commit counts by the first that it has. One call of git for them all.
+    None where the folder is in no checkout.
     """
     prefix = _git(place, "rev-parse", "--show-prefix")
     if prefix is None:
         return None
-    asked = "".join(f"{commit}\n{commit}:{prefix.decode().strip()}{name}\n" for commit in commits)
+    paths = [f":{prefix.decode().strip()}{name}" for name in names]
+    asked = "".join(f"{commit}{path}\n" for commit in commits for path in ("", *paths))
     answer, found = _git(place, "cat-file", "--batch", given=asked.encode()) or b"", []
     while answer:
         head, _, answer = answer.partition(b"\n")
         size = None if head.endswith(b"missing") else int(head.split()[-1])
         found.append(None if size is None else answer[:size])
         answer = answer if size is None else answer[size + 1 :]
-    if len(found) != 2 * len(commits):
+    each = 1 + len(names)
+    if len(found) != each * len(commits):
         return dict.fromkeys(commits)
-    pairs = zip(commits, found[::2], found[1::2], strict=True)
-    return {commit: None if there is None else _claims(file) for commit, there, file in pairs}
+    told = {}
+    for commit, at in zip(commits, range(0, len(found), each), strict=True):
+        there, *files = found[at : at + each]
+        told[commit] = None if there is None else _claims(next((file for file in files if file is not None), None))
+    return told
 
 
 def _claims(file: bytes | None) -> list:

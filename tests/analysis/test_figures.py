@@ -14,6 +14,7 @@ from scipy import stats
 from normbench.analysis.figures import curves_figure, save, sweep_figure
 from normbench.analysis.looks import METHODS, SPARE, looks_of
 from normbench.analysis.panels import default_panels, figures_of
+from normbench.analysis.published import parse_published
 from normbench.errors import UserError
 from normbench.norms import NORMS
 
@@ -514,3 +515,62 @@ def test_a_name_with_dollars_is_no_mathematics(runs, tmp_path):
     figure = sweep_figure(runs, [panel], footer=r"commit $\frac$")
     save(figure, tmp_path, "figure")  # mathematics would be a mistake here, told by a traceback
     assert r"$\frac$ and $x$" in {text.get_text().replace("\n", " ") for text in figure.axes[0].texts}
+
+
+def test_a_band_may_hold_for_all_points_of_a_line_at_once(runs):
+    """Bars stay what they are; of k points each band has the level 0.95^(1/k)."""
+    plain, wide = (sweep_figure(runs, [{**ARMS, **more}]) for more in ({}, {"band": "simultaneous"}))
+    np.testing.assert_array_equal(bars(plain.axes[0], "batch"), bars(wide.axes[0], "batch"))
+    [band] = [c for c in wide.axes[0].collections if c.get_label() == "_band batch"]
+    values = runs[(runs.method == "batch") & (runs.batch_size == 2)].test_acc
+    ends = stats.t.interval(0.95 ** (1 / 4), 4, loc=values.mean(), scale=stats.sem(values))
+    drawn = band.get_paths()[0].vertices
+    found = drawn[np.isclose(drawn[:, 0], 2), 1]
+    assert (found.min(), found.max()) == pytest.approx(ends)
+    assert "bands: 95 % for all of a line (Šidák)" in note(wide).replace("\n", " ")
+    assert "Šidák" not in note(plain)
+    with pytest.raises(UserError, match="band=wide: choices: pointwise, simultaneous"):
+        sweep_figure(runs, [{**ARMS, "band": "wide"}])
+
+
+def test_other_rows_stand_beside_as_lines_of_their_own(runs):
+    """As those of `also`, each word with a pattern of its own; one that is not over is named below."""
+    other = runs[runs.method == "batch"].assign(method="batch", lr=0.4, test_acc=lambda rows: rows.test_acc + 5)
+    other.loc[other.index[0], ["status", "test_acc"]] = "missing", np.nan
+    both = pd.concat([runs, other], ignore_index=True)
+    panel = {**ARMS, "where": {**ARMS["where"], "lr": 0.2}, "also": {"test_acc_precise": "precise"}}
+    figure = sweep_figure(both, [panel | {"beside": {"twice the rate": {"method": "batch", "lr": 0.4}}}])
+    [axes] = figure.axes
+    means = both[(both.lr == 0.4)].groupby("batch_size").test_acc.mean()
+    np.testing.assert_allclose(line(axes, "batch, twice the rate").get_ydata(), means)
+    patterns = {str(line(axes, label)._dash_pattern) for label in ("batch", "batch, precise", "batch, twice the rate")}
+    assert len(patterns) == 3
+    assert "2 missing" in note(figure)  # with that of the main lines
+
+
+def test_a_panel_may_have_the_rows_of_several_selections(runs):
+    where = [{"method": "batch", "batch_size": [2, 8]}, {"method": ["batch", "group"], "batch_size": 128}]
+    [axes] = sweep_figure(runs, [{"x": "batch_size", "where": where}]).axes
+    assert list(line(axes, "batch").get_xdata()) == [2, 8, 128]
+    assert list(line(axes, "group").get_xdata()) == [128]
+    with pytest.raises(UserError, match="no run has method=a or method=b"):
+        sweep_figure(runs, [{"x": "batch_size", "where": [{"method": "a"}, {"method": "b"}]}])
+
+
+PUBLISHED = {"source": "S", "label": "theirs", "over": "batch_size", "values": [[16, 90.0], [2, 65.0]]}
+
+
+def test_published_figures_are_thin_lines_in_the_look_of_their_method(runs):
+    of = [PUBLISHED | {"where": {"method": method}} for method in ("batch", "layer")]
+    of.append(of[0] | {"metric": "val_acc"})
+    drawn, plain = (
+        sweep_figure(runs, [{**ARMS, "published": shown}], published=parse_published(of)) for shown in (True, False)
+    )
+    thin = [line for line in drawn.axes[0].lines if line.get_label() == "_thin theirs"]
+    assert [list(line.get_xydata().ravel()) for line in thin] == [[2, 65, 16, 90]] * 2
+    assert [to_hex(line.get_color()) for line in thin] == [METHODS["batch"].colour.lower(), "#808080"]
+    assert all(line.get_linewidth() < 1 for line in thin)
+    assert drawn.axes[0].get_ylim()[1] > 90 > plain.axes[0].get_ylim()[1]
+    assert "Thin lines: published figures." in note(drawn)
+    assert "Thin lines" not in note(plain)
+    assert [text.get_text() for text in drawn.axes[0].texts if text.get_label() == "n"] == ["n = 4–5 per point"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from normbench.analysis.images import images_interval, resampled
+from normbench.analysis.images import components, images_interval, resampled
 
 
 def test_the_variance_of_the_draws_is_that_of_the_closed_form():
@@ -56,3 +56,38 @@ def test_few_seeds_have_no_ends_and_mistakes_are_told():
     assert interval.n == 9
     with pytest.raises(ValueError, match="the same seeds and images"):
         images_interval(a, b[:, :4], np.random.default_rng(0))
+
+
+def test_the_parts_of_an_error_are_those_of_the_model():
+    """Crossed random effects of known variances; of the same data by sums over all pairs, as a textbook has them."""
+    rng, n, images = np.random.default_rng(4), 12, 3000
+    x = rng.normal(0, 0.02, (n, 1)) + rng.normal(0, 0.3, images) + rng.normal(0, 0.1, (n, images))
+    seeds, hard, both = components(x, np.zeros_like(x))
+    assert seeds == pytest.approx(100 * 0.02 / n**0.5, rel=0.5)  # eleven degrees of freedom
+    assert hard == pytest.approx(100 * 0.3 / images**0.5, rel=0.06)
+    assert both == pytest.approx(100 * 0.1 / (n * images) ** 0.5, rel=0.03)
+    small = np.rint(x[:4, :5] * 10) / 10
+    between = {
+        axis: np.mean([(i - j) ** 2 for i in m for j in m if i is not j]) / 2
+        for axis, m in (("seeds", [*map(np.float64, small.mean(1))]), ("images", [*map(np.float64, small.mean(0))]))
+    }
+    left = [
+        (small[i, j] - small[i, m] - small[k, j] + small[k, m]) ** 2
+        for i in range(4)
+        for k in range(i)
+        for j in range(5)
+        for m in range(j)
+    ]
+    rest = np.mean(left) / 4
+    parts = [max(between["seeds"] / 4 - rest / 20, 0), max(between["images"] / 5 - rest / 20, 0), rest / 20]
+    assert components(small, np.zeros_like(small)) == pytest.approx([100 * part**0.5 for part in parts])
+
+
+def test_together_they_are_the_error_of_the_bootstrap():
+    rng = np.random.default_rng(5)
+    a, b = arms(rng, 20, 2000)
+    parts = components(a, b)
+    drawn = 100 * resampled(a.astype(int) - b, rng, 2000).std()
+    assert np.hypot(*parts[:2]) < drawn
+    # The draws' variance is the estimate's and once more the rest's two shares (Owen 2007, theorem 2).
+    assert drawn**2 == pytest.approx(sum(p**2 for p in parts) + 2 * parts[2] ** 2, rel=0.15)

@@ -36,6 +36,9 @@ def test_one_p_value_stops_where_the_plan_does():
     assert sequential_p([0.5, 0.001], times) == sequential_p([0.5, 0.001, 0.9], times)  # once stopped, stopped
     assert sequential_p([0.02], (1.0,)) == pytest.approx(0.02)
     assert sequential_p([1.0, 1.0], times) == 1
+    for p in (1e-16, 1e-40, 0.0):  # rounding takes none below 0
+        assert [0 <= sequential_p([*before, p], times) < 1e-4 for before in ([], [0.5])] == [True, True]
+        assert 0 <= sequential_p([p], (1.0,)) < 1e-12
 
 
 @pytest.mark.parametrize("plan", [(3, 5, 10), (5, 10), (5, 10, 20)])

@@ -123,7 +123,7 @@ def test_what_tunes_shows_nothing_of_the_test_images(experiment, said):
 
 
 def test_primary_claims_are_corrected_together_with_those_of_other_studies(experiment, monkeypatch):
-    real = read(ROOT / "results" / "batch_size" / "runs.csv")
+    real = read(ROOT / "results" / "batch_size_short" / "runs.csv")
     monkeypatch.chdir(experiment.parents[2])
     primary = CLAIM | {"primary": True}
     for name, claims, said in (
@@ -145,11 +145,11 @@ def test_primary_claims_are_corrected_together_with_those_of_other_studies(exper
 
 def test_tables_of_earlier_versions_still_give_a_summary_and_figures(tmp_path):
     """Those had fewer outcomes; what the study names has to be there all the same."""
-    study = study_of("batch_size", None)
+    study = study_of("batch_size_short", None)
     named = [*NEEDED, "norm.ghost_size", "test_acc_precise"]
     write(study.runs[[column for column in study.runs if column in named]], tmp_path / "runs.csv")
     write(study.curves, tmp_path / "curves.csv")
-    old = study_of("batch_size", tmp_path)
+    old = study_of("batch_size_short", tmp_path)
     verdicts = decide(old.claims, old.runs)
     assert verdicts == decide(study.claims, study.runs)
     assert summary("a", "b", old.runs, verdicts) == summary("a", "b", study.runs, verdicts)
@@ -160,4 +160,4 @@ def test_tables_of_earlier_versions_still_give_a_summary_and_figures(tmp_path):
     assert "test, precise statistics" not in summary("a", "b", plain, [])
     (tmp_path / "runs.csv").write_text(pd.DataFrame(columns=NEEDED[:-1]).to_csv())
     with pytest.raises(UserError, match=re.escape(f"(without {NEEDED[-1]})")):
-        _ = study_of("batch_size", tmp_path).runs
+        _ = study_of("batch_size_short", tmp_path).runs

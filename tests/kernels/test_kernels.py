@@ -94,7 +94,7 @@ def test_every_method(method, shortcut):
     compared(network(method, shortcut=shortcut), images())
 
 
-@pytest.mark.parametrize("model", ["resnet14", "resnet18", "preact_resnet8", "vgg", "inception"])
+@pytest.mark.parametrize("model", ["resnet14", "resnet18", "preact_resnet8", "vgg", "inception", "conv4"])
 @pytest.mark.parametrize("method", ["batch", "none", "group"])
 def test_every_network(model, method):
     compared(network(method, model=model, width=4), images(size=(32, 32)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from normbench.errors import InputError
 from normbench.models import MODELS, build_model
@@ -58,6 +59,21 @@ def test_depth_of_the_cifar_family_counts_convolutions_and_the_classifier(name):
     assert len(convolutions(model)) + 1 == int(name.removeprefix("resnet"))
 
 
+def test_conv4_is_the_published_network():
+    """Its layers put together by hand, on the same weights, in float64."""
+    model = build_model("conv4", Layers("group", {"num_groups": 4}), (5,), width=16).double()
+    x = torch.randn(3, 3, 9, 7, dtype=torch.float64)
+    stem, *others = convolutions(model)
+    assert stem.bias is None  # a norm with a shift follows
+    y = F.conv2d(x, stem.weight, padding=1)
+    for conv in others:
+        y = F.relu(F.group_norm(F.conv2d(y, conv.weight, padding=1), 4))
+    expected = F.linear(y.mean((2, 3)), model.classifier.weight.view(10, 16))
+    torch.testing.assert_close(model(x)[0], expected, rtol=1e-10, atol=1e-10)
+    # Less the biases of the stem and of four convolutions, 150,666 parameters.
+    assert size(build_model("conv4", Layers("batch"))) == 150_666 - 5 * 64
+
+
 @pytest.mark.parametrize(
     ("name", "width", "widths"),
     [
@@ -65,6 +81,7 @@ def test_depth_of_the_cifar_family_counts_convolutions_and_the_classifier(name):
         ("resnet18", 8, {8, 16, 32, 64}),
         ("vgg", 8, {8, 16, 32, 64}),
         ("inception", 8, {16, 8, 32}),
+        ("conv4", 8, {8}),
     ],
 )
 def test_width_is_that_of_the_first_stage(name, width, widths):
@@ -96,7 +113,7 @@ def test_maps_shrink_to_an_eighth_at_most(name):
     for conv in convolutions(model):
         conv.register_forward_hook(lambda module, inputs, y: sizes.append(y.shape[-1]))
     model(torch.randn(1, 3, 32, 32))
-    assert (max(sizes), min(sizes)) == (32, {"vgg": 2, "resnet18": 4}.get(name, 8))
+    assert (max(sizes), min(sizes)) == (32, {"vgg": 2, "resnet18": 4, "conv4": 32}.get(name, 8))
 
 
 @pytest.mark.parametrize(("activation", "gain"), [("relu", 2**0.5), ("silu", 2**0.5), ("sigmoid", 1.0), ("tanh", 1.0)])
@@ -173,7 +190,7 @@ def test_the_activation_stands_in_every_place(activation):
         assert len(found) == len(convolutions(model))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "vgg", "inception"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "vgg", "inception", "conv4"])
 def test_dropout_acts_in_training_only(name):
     x = torch.randn(4, 3, 32, 32)
     plain, model = (build_model(name, Layers("layer"), width=4, dropout=p) for p in (0.0, 0.5))
@@ -220,7 +237,7 @@ def test_zero_init_residual_silences_the_branches(method):
     [
         (
             lambda: build_model("resnet21", Layers()),
-            r"model=resnet21: unknown model; did you mean resnet\d+\? choices: inception, ",
+            r"model=resnet21: unknown model; did you mean resnet\d+\? choices: conv4, ",
         ),
         (lambda: build_model("vgg", Layers(), depth=12), "model.depth=12: choices: 11, 13, 16, 19"),
         (

@@ -114,7 +114,7 @@ def batches(replicates, image):
     ]
 
 
-PAIRS = [("frn", model) for model in ("resnet8", "resnet18", "preact_resnet8", "inception", "vgg")]
+PAIRS = [("frn", model) for model in ("resnet8", "resnet18", "preact_resnet8", "inception", "vgg", "conv4")]
 PAIRS += [("rescale", model) for model in ("resnet8", "resnet18", "preact_resnet8")]
 
 

@@ -17,7 +17,7 @@ RESULTS = sorted(path.parent for path in (ROOT / "results").glob("*/runs.csv"))
 
 
 def test_there_are_results_and_each_is_of_a_study():
-    assert {"batch_size", "tune_lr"} <= {folder.name for folder in RESULTS} <= set(study_names())
+    assert {"batch_size_short", "tune_lr"} <= {folder.name for folder in RESULTS} <= set(study_names())
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)

@@ -183,3 +183,17 @@ def test_claims_are_fixed_where_git_shows_them_at_each_commit_of_the_rows(checko
     assert fixed(rows(second, None)) == {"kept": None, "changed": None}
     assert fixed(rows(first, status="missing")) == {"kept": None, "changed": None}
     assert fixed_claims("mine", rows(second))["changed"]["text"] == {"name": "changed", "level": 2}
+
+
+def test_a_renamed_study_has_its_claims_where_git_has_them_under_the_former_name(checkout, tmp_path):
+    import pandas as pd
+
+    first, second = checkout
+    there = tmp_path / "conf" / "experiment" / "mine.yaml"
+    renamed = there.with_name("renamed.yaml")
+    renamed.write_text(f"formerly: mine\n{there.read_text()}")
+    rows = pd.DataFrame({"commit": [first, second], "dirty": False, "status": "finished"})
+    told = {name: of["fixed"] for name, of in fixed_claims("renamed", rows).items()}
+    assert told == {"kept": True, "changed": False}
+    renamed.write_text(there.read_text())
+    assert not any(of["fixed"] for of in fixed_claims("renamed", rows).values())
