@@ -13,7 +13,9 @@ from torch import nn
 
 from normbench.errors import InputError, choices_text
 from normbench.models.inception import Inception
+from normbench.models.mlp import MLP
 from normbench.models.resnet import CifarResNet, PreactResNet, ResNet18
+from normbench.models.uniform import Uniform
 from normbench.models.vgg import VGG
 from normbench.norms.factory import Layers
 from normbench.norms.plain import Conv2d, Linear
@@ -26,6 +28,8 @@ MODELS: dict[str, Callable] = {
     **{f"preact_resnet{depth}": partial(PreactResNet, depth=depth) for depth in (8, 20)},
     "inception": Inception,
     "vgg": VGG,
+    "mlp": MLP,
+    "uniform": Uniform,
 }
 
 
