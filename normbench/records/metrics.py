@@ -267,8 +267,8 @@ INVARIANCES = tuple(
 DEPTH = (
     Outcome(
         "gradient_growth",
-        "growth of the gradient backward",
-        "factor a layer",
+        "gradient growth, backward",
+        "× a layer",
         scale="log",
         digits=".4g",
         printed="gradient, growth",
@@ -279,16 +279,14 @@ DEPTH = (
     ),
     Outcome(
         "variance_growth",
-        "growth of the variance forward",
-        "factor a layer",
+        "variance growth, forward",
+        "× a layer",
         scale="log",
         digits=".4g",
         printed="variance, growth",
         swept="variance, growth",
     ),
-    Outcome(
-        "variance_power", "power of depth that the variance grows with", digits=".3g", printed="power", swept="power"
-    ),
+    Outcome("variance_power", "variance growth, as a power of depth", digits=".3g", printed="power", swept="power"),
 )
 
 MOMENTS = ("moment_2", "moment_4", "moment_6")  # of the singular values of a product
@@ -317,7 +315,7 @@ SPEED = (
     Outcome(
         "slowdown",
         "time of a product",
-        "× that of inputs of scale 1",
+        "× that at scale 1",
         "lower",
         scale="log",
         digits=".4g",
