@@ -44,6 +44,7 @@ LABELS = {
     "model.activation": "activation",
     "model.depth": "depth (layers)",
     "model.width": "width (channels)",
+    "measure.factors": "factors",
     "measure.scale": "scale of the inputs",
     "measure.trained": "trained",
     "data.input": "input normalization",

@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
+from normbench.analysis.matrices_page import figures
 from normbench.config.resolve import resolve
 from normbench.errors import InputError
 from normbench.measures.matrices import chain, check, fuss_catalan, inputs, jacobian
+from normbench.runs.collect import gather
 
 
 @pytest.fixture
@@ -84,6 +87,22 @@ def test_a_run_tells_moments_beside_those_of_wide_ones(run):
     entry = result["replicates"][1]
     assert float(rows[3]["moment"]) == entry["moment_2"]
     assert entry["singular_largest"] ** 2 > entry["moment_2"] > (entry["singular_largest"] / entry["condition"]) ** 2
+
+
+def test_the_figure_has_the_means_and_the_limit(run):
+    for norm, factors in (("none", 1), ("none", 2), ("batch", 1), ("batch", 2)):
+        how = (f"norm={norm}", f"measure.factors={factors}", "measure.size=6", "measure.images=7", "replicates=3")
+        _, _, folder = run("measure=matrices", *how)
+    runs = gather(str(folder.parent)).runs.astype({"measure.factors": float})  # as beside runs that have none
+    drawn = figures(runs, None)["products"]
+    condition, largest, fourth = drawn.axes
+    lines = {line.get_label(): line for line in condition.lines}
+    mine = runs[runs["method"].eq("batch") & runs["measure.factors"].eq(2)]
+    assert lines["batch"].get_ydata()[1] == pytest.approx(stats.gmean(mine["condition"].astype(float)))
+    assert largest.lines[-1].get_ydata() == pytest.approx([2, 6.75**0.5])
+    assert fourth.lines[-1].get_ydata() == pytest.approx([2, 3])
+    assert "n = 3 seeds" in drawn.get_supxlabel()
+    assert figures(runs[runs["measure.factors"].eq(1)], None) == {}
 
 
 @pytest.mark.parametrize(
