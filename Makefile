@@ -13,7 +13,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo study test check format docs benchmark clean
+.PHONY: demo study test check format docs benchmark gpu clean
 
 demo:  ## the batch_size study in small, from nothing to its figure
 	$(MAKE) study STUDY=demo ARGS="data=$(DATA) $(ARGS)" OUTPUT=$(OUTPUT)/demo RESULTS=$(OUTPUT)/demo/results
@@ -41,8 +41,13 @@ format: $(INSTALLED)
 docs: $(INSTALLED)  ## the tables of docs/, from the code
 	$(RUN) scripts/docs.py
 
-benchmark: $(INSTALLED)  ## speed against a plain PyTorch loop, side by side
-	$(RUN) scripts/benchmark.py
+benchmark: $(INSTALLED)  ## speed against plain PyTorch loops, and how near it is to the limits of the machine
+	for what in start limit layers train; do $(RUN) scripts/benchmark.py $$what || exit; done
+
+gpu: $(INSTALLED)  ## on a machine with a GPU: the tests that need one, the benchmark, then a study for as long as it may take
+	$(RUN) -m pytest tests/training/test_training_graph.py
+	$(RUN) scripts/benchmark.py --device cuda --to results/benchmark/cuda
+	$(MAKE) study STUDY=$(STUDY) ARGS="device=cuda $(ARGS)"
 
 # The stamp is written last: an interrupted installation is taken up again.
 $(INSTALLED): pyproject.toml constraints.txt

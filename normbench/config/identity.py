@@ -25,6 +25,7 @@ def identity(config: Values, processes: int = 1) -> dict[str, object]:
     defaults = _defaults(config)
     leaves = {key: _number(value) for key, value in flatten(config).items()}
     of_the_run = {key: value for key, value in leaves.items() if _counts(key, value, defaults, config)}
+    of_the_run |= {key.name: key.in_names(config) for key in KEYS.values() if key.in_names and key.name in leaves}
     return of_the_run | ({"processes": processes} if processes > 1 else {})
 
 

@@ -57,7 +57,7 @@ from normbench.facts import facts_of
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
-KERNELS = ("auto", "native", "torch")
+KERNELS = ("auto", "native", "torch", "graph")
 INPUTS = ("raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma")
 NOISES = ("none", "gaussian", "rician", "non_uniformity")
 VIEWS = ("none", "flip", "flip_shift", "zoom_rotate_crop")
@@ -70,7 +70,8 @@ class Key:
     """A key of the configuration.
 
     check: what is wrong with a value, or None. identity: whether the value is part of what names a run: always, never
-    (it cannot change a result beyond rounding), or unless it is the default of the chosen files.
+    (it cannot change a result beyond rounding), or unless it is the default of the chosen files. in_names: what all
+    names have in the place of one that is no part of them any more, from when it was.
 
     A value settles in three steps, each seeing the keys before it settled. follows(config): the value where the user
     leaves the key alone, which is auto or null. settle(value, config, processes): what a value becomes. moot(config):
@@ -90,6 +91,7 @@ class Key:
     by_machine: bool = False
     alone: str | None = None
     named: bool = True
+    in_names: Callable[[Values], object] | None = None
 
     @property
     def settles(self) -> bool:
@@ -123,8 +125,12 @@ def _on_cpu(config) -> bool:
 
 
 def _stack(config) -> int:
-    """On the CPU a batch of 32 images keeps the cores busy, and grouped convolutions cost more than they save."""
-    most = max(1, 32 // config.batch_size) if _on_cpu(config) else config.replicates
+    return _stack_on_cpu(config) if _on_cpu(config) else config.replicates
+
+
+def _stack_on_cpu(config) -> int:
+    """A batch of 32 images keeps the cores busy, and torch's grouped convolutions cost more than they save."""
+    most = max(1, 32 // config.batch_size)
     return math.ceil(config.replicates / math.ceil(config.replicates / most))  # 3 and 2 rather than 4 and 1
 
 
@@ -178,13 +184,13 @@ KEYS: dict[str, Key] = {
         Key("lr_scaling", one_of(("linear", "sqrt", "none"))),
         _never("study", optional(text)),
         _never("device", device_name, settle=lambda v, *_: settle_device(v), by_machine=True),
-        Key(
+        _never(
             "stack",
             either("auto", integer(1, MOST_REPLICATES)),
             follows=_stack,
             settle=lambda v, config, _: min(v, config.replicates),
             by_machine=True,
-            named=False,
+            in_names=_stack_on_cpu,
         ),
         Key(
             "precision",

@@ -18,9 +18,11 @@ SMALL = 8  # images of a batch, up to which a thread alone is faster than severa
 def fastest(config, model, replicates: int, processes: int = 1) -> Callable:
     """The forward pass of a network as a configuration has it (`kernels`): the model itself, or by the native kernels.
 
-    config: resolved. Raises InputError for kernels=native where they cannot be.
+    config: resolved. Raises InputError for kernels=native and kernels=graph where they cannot be.
     """
-    if config.kernels == "torch":
+    if config.kernels == "graph":
+        _require_recordable(config, processes)
+    if config.kernels in ("torch", "graph"):
         return model
     try:
         _require(config, processes)
@@ -42,6 +44,18 @@ def _require(config, processes: int) -> None:
         raise Unknown("precision=bfloat16: they have float32 and float64")
     if processes > 1:
         raise Unknown("a batch over several processes is torch's")
+
+
+def _require_recordable(config, processes: int) -> None:
+    """Raise InputError where a step cannot be a CUDA graph: it draws nothing, and is one process's."""
+    if not config.device.startswith("cuda"):
+        raise InputError("kernels", "graph", f"device={config.device} has no CUDA graphs; leave it at auto")
+    if config.model.dropout > 0:
+        raise InputError(
+            "kernels", "graph", f"model.dropout={config.model.dropout} draws at each step; leave it at auto"
+        )
+    if processes > 1:
+        raise InputError("kernels", "graph", "a batch over several processes is torch's; leave it at auto")
 
 
 def _faster(config, model, replicates: int) -> bool:

@@ -8,6 +8,7 @@ from normbench.errors import UserError
 from normbench.measures import MEASURES
 from normbench.processes import Processes, join, launched, leave
 from normbench.records.checkpoint import Unfit
+from normbench.records.damage import tell
 from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.environment import environment
 from normbench.signals import stop_requests
@@ -46,18 +47,16 @@ def _work(config, directory: RunDirectory, device: str, processes: Processes, si
         return earlier | {"repeated": True}
 
     make_ready(config, device)
-    seeds = seeds_of(config)
-    stacks = [seeds[start : start + config.stack] for start in range(0, config.replicates, config.stack)]
     if MEASURES[config.measure.name].images:  # what is wrong with the data shows before anything is written
-        make_task(config, stacks[0], device, processes).load()
+        make_task(config, seeds_of(config)[: config.stack], device, processes).load()
     env = environment(device, cpu_threads(config), processes.count, kernels_of(config, processes.count))
-    kept = processes.in_first(lambda: _begin(config, directory, stacks, env, anew))
+    kept = processes.in_first(lambda: _begin(config, directory, env, anew))
     try:
-        return _measure(config, directory, device, processes, stacks, kept)
+        return _measure(config, directory, device, processes, kept)
     except Unfit as unfit:  # it is whole, and yet nothing that this version goes on from
         reason = unfit
     processes.in_first(lambda: directory.set_aside(reason))
-    return _measure(config, directory, device, processes, stacks, NOTHING)
+    return _measure(config, directory, device, processes, NOTHING)
 
 
 def _hold(directory: RunDirectory, held: ExitStack) -> None:
@@ -73,11 +72,11 @@ def _earlier(config, directory: RunDirectory, since: int | None) -> tuple[bool, 
     return anew, None if anew else directory.result()
 
 
-def _begin(config, directory: RunDirectory, stacks: list, env: dict, anew: bool) -> dict:
+def _begin(config, directory: RunDirectory, env: dict, anew: bool) -> dict:
     """Make the folder that of this session; returns the content of the checkpoint that it goes on from."""
     directory.forget(everything=anew)
     try:
-        kept = _kept(directory, stacks)
+        kept = _kept(directory, list(seeds_of(config)))
     except Unfit as unfit:
         directory.set_aside(unfit)
         kept = NOTHING
@@ -85,23 +84,46 @@ def _begin(config, directory: RunDirectory, stacks: list, env: dict, anew: bool)
     return kept
 
 
-def _kept(directory: RunDirectory, stacks: list) -> dict:
-    """The content of the checkpoint, if there is one. Raises Unfit for one that is not of these stacks."""
+def _kept(directory: RunDirectory, seeds: list) -> dict:
+    """The content of the checkpoint, if there is one. Raises Unfit for one that is not of these seeds."""
     kept = directory.load_checkpoint() or NOTHING
     try:
-        finished = [stack["seeds"] for stack in kept["finished"]]
-        if "current" in kept and finished == [list(seeds) for seeds in stacks[: len(finished)]]:
-            return kept
+        begun = [seed for stack in kept["finished"] for seed in stack["seeds"]] + (kept.get("seeds") or [])
+        if "current" in kept and begun == seeds[: len(begun)]:
+            return _with_room(kept, directory)
     except (TypeError, LookupError):  # what another version kept
         pass
     raise Unfit(OF_ANOTHER)
 
 
-def _measure(config, directory: RunDirectory, device: str, processes: Processes, stacks: list, kept: dict) -> dict:
+def _with_room(kept: dict, directory: RunDirectory) -> dict:
+    """Without the state under way where it has more replicates side by side than are wanted now: memory was short."""
+    seeds, stack = _under_way(kept), directory.config.stack
+    if len(seeds) <= stack:
+        return kept
+    tell(f"{directory.path}: seeds {seeds[0]} to {seeds[-1]} begin anew, stack={stack} in place of {len(seeds)}")
+    return kept | {"current": None, "seeds": None}
+
+
+def _stacks(config, kept: dict) -> list[list[int]]:
+    """The seeds that are left, as many side by side as the configuration has it; those under way as they were begun."""
+    left = list(seeds_of(config))[sum(len(stack["seeds"]) for stack in kept["finished"]) :]
+    under_way = _under_way(kept)
+    left = left[len(under_way) :]
+    rest = [left[start : start + config.stack] for start in range(0, len(left), config.stack)]
+    return [under_way, *rest] if under_way else rest
+
+
+def _under_way(kept: dict) -> list[int]:
+    """The seeds of the state that is kept; none where an earlier version kept it, which did not say them."""
+    return kept.get("seeds") or [] if kept["current"] is not None else []
+
+
+def _measure(config, directory: RunDirectory, device: str, processes: Processes, kept: dict) -> dict:
     """Measure the stacks that are left, and conclude. Raises Unfit where the checkpoint does not fit."""
     with stop_requests() as request, Session(config, directory, processes, request, kept) as session:
         try:
-            for stack in stacks[len(session.finished) :]:
+            for stack in _stacks(config, kept):
                 task = make_task(config, stack, device, processes)
                 session.finish(stack, *MEASURES[config.measure.name].measure(config, task, session))
             return _conclude(config, directory, session, peak_memory_mb(device))

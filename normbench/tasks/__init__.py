@@ -38,6 +38,9 @@ class Task(Protocol):
     def losses(self, network, batch: Batch, share: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss and score of each replicate on its batch, R each; `share` of the training lies behind this step."""
 
+    def form(self, share: float) -> object:
+        """What of `losses` follows from the share: with equal forms it is the same operations, on other values."""
+
     def series(self, loss: float, score: float, share: float) -> dict:
         """What a row of metrics.csv says of training batches, from their mean loss and score, and the last share."""
 

@@ -104,9 +104,14 @@ def _gib(size: int) -> str:
 
 
 def kernels_of(config, processes: int = 1) -> str:
-    """What computes the network of a configuration: `native` or `torch`. Raises InputError as kernels.fastest does."""
+    """What computes the network of a configuration: `native`, `torch`, or `graph`, torch's kernels in a CUDA graph.
+
+    Raises InputError as kernels.fastest does.
+    """
     model = _outline(to_yaml(config.model), to_yaml(config.norm), config.data.labels)
-    return "torch" if fastest(config, model, 1, processes) is model else "native"
+    if fastest(config, model, 1, processes) is not model:
+        return "native"
+    return "graph" if config.kernels == "graph" else "torch"
 
 
 def check_network(config, processes: int = 1) -> None:

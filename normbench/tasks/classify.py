@@ -74,7 +74,7 @@ class Classify:
         return Batch(x if mix is None else mix.inputs(x, self.inputs(mix.images)), labels, mix)
 
     def losses(self, network, batch, share):
-        logits = network(resized(batch.inputs, image_size(self.config.augment.resize, share)))
+        logits = network(resized(batch.inputs, self.form(share)))
         smoothing = self.config.augment.label_smoothing
         losses, right = mean_losses(logits, batch.labels, smoothing), right_answers(logits.detach(), batch.labels)
         if batch.mix is not None:
@@ -82,9 +82,11 @@ class Classify:
             right = batch.mix.weighted(right, right_answers(logits.detach(), batch.mix.labels))
         return losses, right
 
+    def form(self, share):
+        return image_size(self.config.augment.resize, share)
+
     def series(self, loss, score, share):
-        size = image_size(self.config.augment.resize, share)
-        return {"image_size": size, "train_loss": loss, "train_acc": score}
+        return {"image_size": self.form(share), "train_loss": loss, "train_acc": score}
 
     # --- Evaluation. ---
 

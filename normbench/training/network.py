@@ -18,8 +18,8 @@ class Network:
     """The replicates of a task's seeds and their optimizer.
 
     step: how many steps are done. lost: R, which replicates have diverged; nothing is done for them alone. model: as it
-    is evaluated, `forward` the same by the kernels that are fastest. `network(x)` is the forward pass of training, over
-    all processes, in the configured precision.
+    is evaluated, `forward` the same by the kernels that are fastest. recorded: its steps are to be a CUDA graph.
+    `network(x)` is the forward pass of training, over all processes, in the configured precision.
     """
 
     def __init__(self, config, task, saved: dict | None = None):
@@ -34,7 +34,8 @@ class Network:
             module.generators = self.generators
         self.parameters = list(self.model.parameters())
         self.method = get_method(config.norm.name)
-        self.optimizer = make_optimizer(self.model, config.optim, self.method.lr_factor(self.model))
+        self.recorded = config.kernels == "graph"
+        self.optimizer = make_optimizer(self.model, config.optim, self.method.lr_factor(self.model), self.recorded)
         self.step, self.lost = 0, torch.zeros(self.replicates, dtype=torch.bool)
         if saved is None:
             self.method.prepare(self.model, task.first_inputs(INIT_IMAGES))

@@ -12,11 +12,12 @@ for _function in ("add_param_group", "load_state_dict", "state_dict", "zero_grad
         _inner.__dynamo_disable = _inner  # what torch leaves there itself once it has
 
 
-def make_optimizer(model, optim, factors=None) -> torch.optim.Optimizer:
+def make_optimizer(model, optim, factors=None, recorded: bool = False) -> torch.optim.Optimizer:
     """SGD or AdamW; weight decay on the weights of convolutions and linear layers alone, told by the module's type.
 
     γ, β, biases, gains of weight normalization and residual scalars are never decayed, whatever the method.
-    factors: parameter → factor on its rate (a method's `lr_factor`), 1 where it has none. See set_lr.
+    factors: parameter → factor on its rate (a method's `lr_factor`), 1 where it has none. See set_lr. recorded: the
+    rate is a tensor beside the parameters, which a CUDA graph reads anew at each step.
     """
     factors = factors or {}
     decayed = [module.weight for module in model.modules() if isinstance(module, Conv2d | Linear)]
@@ -27,8 +28,11 @@ def make_optimizer(model, optim, factors=None) -> torch.optim.Optimizer:
         for factor in sorted({factors.get(parameter, 1.0) for parameter in parameters}):
             mine = [parameter for parameter in parameters if factors.get(parameter, 1.0) == factor]
             groups.append({"params": mine, "weight_decay": decay} | ({} if factor == 1 else {"lr_factor": factor}))
+            if recorded:
+                groups[-1]["lr"] = torch.tensor(optim.lr, dtype=torch.float32, device=parameters[0].device)
     if optim.name == "adamw":
-        return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps, fused=True)
+        how = {"betas": tuple(optim.betas), "eps": optim.eps, "fused": True, "capturable": recorded}
+        return torch.optim.AdamW(groups, lr=optim.lr, **how)
     return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=True)
 
 
@@ -41,7 +45,11 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Every parameter's rate for the next step: its factor of `lr`."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_factor", 1.0)
+        own = lr * group.get("lr_factor", 1.0)
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
 
 
 def gradient_norms(parameters, replicates: int) -> torch.Tensor:

@@ -10,6 +10,9 @@ from rich.table import Column
 from normbench.console import Console
 from normbench.words import duration
 
+FIRST = 3  # seconds of steps after which a log says how long it may take, where that is longer than
+SHORT = 20  # seconds
+
 
 class Display:
     """style: auto, bar, lines or none. total: steps of the whole run; `done` of them lie in earlier sessions.
@@ -25,6 +28,7 @@ class Display:
         self.total, self.done, self.first, self.images_per_step = total, done, done, images_per_step
         self.started = self.shown = time.monotonic()
         self.val = "–"
+        self.foretold = style != "lines"
         self.bar = None
         if style == "bar":
             self.bar = Progress(
@@ -45,6 +49,10 @@ class Display:
         """One step done; loss: a function giving the mean loss since the last rows, read a few times a second."""
         self.done += 1
         now = time.monotonic()
+        if not self.foretold and now - self.started > FIRST:
+            self.foretold = True
+            if self.left() > SHORT:
+                self.print(f"{self.name}: {self.total} steps, about {duration(self.left())} left")
         if self.bar is None or now - self.shown < 0.25:
             return
         self.shown = now
@@ -57,19 +65,23 @@ class Display:
         """Images a second, replicates counted, over this session (evaluation and all)."""
         return (self.done - self.first) * self.images_per_step / max(time.monotonic() - self.started, 1e-9)
 
+    def left(self) -> float:
+        """Seconds, at the speed of this session."""
+        return (self.total - self.done) * (time.monotonic() - self.started) / max(self.done - self.first, 1)
+
     def rows(self, rows: list[dict]) -> None:
         """New rows of metrics.csv, one a replicate."""
+        self.foretold = True  # by the line below
         if not rows or "val_acc" not in rows[0]:
             return
         self.val = f"{_mean(rows, 'val_acc'):.1f} %"
         if self.style != "lines":
             return
         many = "" if len(rows) == 1 else f" (mean of {len(rows)} replicates)"
-        left = (self.total - self.done) * (time.monotonic() - self.started) / max(self.done - self.first, 1)
         self.print(
             f"{self.name}  epoch {rows[0]['epoch']}/{self.epochs}  train loss {_mean(rows, 'train_loss'):.3f}"
             f"  val loss {_mean(rows, 'val_loss'):.3f}  val acc {self.val}{many}"
-            f"  {self.speed():,.0f} images/s  {duration(left)} left"
+            f"  {self.speed():,.0f} images/s  {duration(self.left())} left"
         )
 
     def print(self, line: str) -> None:

@@ -16,13 +16,14 @@ class Session:
     """The work of one process on one run, a stack of replicates after the other.
 
     kept: the content of the checkpoint. `finished`: a list of stacks with their seeds, entries, rows, model and which
-    test images were told rightly; `current`: the state of the stack under way, as its measurement made it, or None.
+    test images were told rightly; `current`: the state of the stack under way, as its measurement made it, or None;
+    `seeds`: those of that stack.
     """
 
     def __init__(self, config, directory: RunDirectory, processes, request, kept: dict):
         """request: a signals.StopRequest."""
         self.config, self.directory, self.processes, self.request = config, directory, processes, request
-        self.finished, self.current = kept["finished"], kept["current"]
+        self.finished, self.current, self.seeds = kept["finished"], kept["current"], kept.get("seeds")
         self.current_rows: list[dict] = []
         self.current_right: dict[str, torch.Tensor] = {}
         self.columns = COLUMNS.get(config.measure.name, ())
@@ -52,7 +53,7 @@ class Session:
 
         rows: that an earlier session made of it. images: of a step, all replicates counted. epochs: in its steps.
         """
-        self.current_rows, self.going_on = list(rows), False
+        self.seeds, self.current_rows, self.going_on = list(seeds), list(rows), False
         if not self.processes.first:
             return
         if self.display is not None:
@@ -146,5 +147,5 @@ class Session:
 
     def keep(self) -> None:
         if self.processes.first:
-            self.directory.save_checkpoint({"finished": self.finished, "current": self.current})
+            self.directory.save_checkpoint({"finished": self.finished, "current": self.current, "seeds": self.seeds})
             self.kept_at = time.monotonic()

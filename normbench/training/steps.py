@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from normbench.training.graph import Recorded
 from normbench.training.network import Network
 from normbench.training.optimizer import clip_gradients, gradient_norms, take_step
 
@@ -41,18 +43,27 @@ def steps(network: Network, task, plan: Plan) -> Iterator[Step]:
     task: a tasks.Task. Between two steps the network is whole: stop reading whenever you like. The gradients of the
     step are there until the next one, or until `network.forget_gradients()`.
     """
+    take = partial(take_one, network, task, plan.clip_norm)
+    if network.recorded:
+        take = Recorded(take, task.form, network.parameters, network.device)
     while network.step < plan.steps and not network.lost.all():
         epoch, at = divmod(network.step, task.steps_per_epoch)
         share = plan.share(network.step)
         network.begin_step(plan.rate(network.step), share, epoch, at)
-        losses, scores = task.losses(network, task.batch(epoch, at), share)
-        losses.sum().backward()  # a sum: no replicate's gradient depends on another, whatever becomes of it
-        norms = None
         measured = plan.norm_steps is not None and at % plan.norm_steps == 0
-        if measured or plan.clip_norm is not None:
-            norms = gradient_norms(network.parameters, network.replicates)
-            if plan.clip_norm is not None:
-                clip_gradients(network.parameters, norms, plan.clip_norm)
-        take_step(network.optimizer)
+        done = take(task.batch(epoch, at), share, measured)
         network.step += 1
-        yield Step(losses.detach(), scores, norms if measured else None)
+        yield Step(*done)
+
+
+def take_one(network: Network, task, clip_norm: float | None, batch, share: float, measured: bool) -> tuple:
+    """A step on a batch; returns what Step has. measured: whether it has gradient norms."""
+    losses, scores = task.losses(network, batch, share)
+    losses.sum().backward()  # a sum: no replicate's gradient depends on another, whatever becomes of it
+    norms = None
+    if measured or clip_norm is not None:
+        norms = gradient_norms(network.parameters, network.replicates)
+        if clip_norm is not None:
+            clip_gradients(network.parameters, norms, clip_norm)
+    take_step(network.optimizer)
+    return losses.detach(), scores, norms if measured else None

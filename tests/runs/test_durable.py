@@ -130,6 +130,37 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(how, stopped,
     assert command(*words, f"output={tmp_path}/outputs")[::2] == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("begun", "then", "told"),
+    [
+        (1, 3, ""),
+        (3, 1, "{}: seeds 0 to 2 begin anew, stack=1 in place of 3\n"),
+        (2, 3, ""),
+    ],
+)
+def test_replicates_stacked_otherwise_go_on(begun, then, told, words, compose, tmp_path, capsys, monkeypatch):
+    """Stopped in the second epoch of seed 1 of 0 to 2, or of 0 and 1: the name and the numbers stay the same."""
+    many = [*words, "replicates=3", "norm=none", "precision=float64", f"output={tmp_path}"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 18 if begun == 1 else 6)
+        with pytest.raises(BaseException, match="SIGTERM"):
+            execute(resolve(compose(*many, f"stack={begun}")))
+    folder = only_folder(tmp_path)
+    execute(resolve(compose(*many, f"stack={then}")))
+    assert only_folder(tmp_path) == folder
+    err = capsys.readouterr().err
+    assert told.format(folder) in err
+    assert ("begin anew" in err) is bool(told)
+    found = metrics(folder)
+    execute(resolve(compose(*many, "force=true")))
+    expected = metrics(folder)
+    assert [(row["seed"], row["epoch"]) for row in found] == [(row["seed"], row["epoch"]) for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert [float(value or 0) for value in one.values()] == pytest.approx(
+            [float(value or 0) for value in other.values()], rel=1e-8
+        )
+
+
 def test_a_checkpoint_of_an_earlier_version_goes_on(stopped, words, command, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "outputs")
     folder = only_folder(tmp_path / "outputs")

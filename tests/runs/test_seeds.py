@@ -52,7 +52,6 @@ def test_the_seeds_that_are_there_are_used(five):
         "norm.eps=1e-4",
         "augment.mixup=0.2",
         "data.test_size=50",
-        "stack=1",
         "precision=float64",
         "model=vgg",
     ],
@@ -62,6 +61,7 @@ def test_those_of_other_settings_are_not(five, other):
 
 
 def test_what_the_machine_settled_does_not_part_them(five):
+    assert parts(five, "norm=batch", "replicates=7", "stack=1") == parts(five, "norm=batch", "replicates=7")
     [elsewhere] = planned(five, "norm=none", "replicates=2", "precision=bfloat16", "stack=2")
     elsewhere.config = elsewhere.config.with_value("device", "cuda")
     elsewhere.name = run_id(elsewhere.config)
