@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from normbench.analysis import gradients_page
+from normbench.analysis import gradients_page, matrices_page
 from normbench.analysis.evidence import measured
 from normbench.analysis.study import Study
 from normbench.records.metrics import MEASUREMENTS
@@ -13,6 +13,7 @@ from normbench.records.metrics import MEASUREMENTS
 # Measurement → page(runs, series, footer) → its figures, by the names of their files. To add one: a line here.
 PAGES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]]] = {
     "gradients": gradients_page.figures,
+    "matrices": matrices_page.figures,
 }
 
 

@@ -209,6 +209,7 @@ KEYS: dict[str, Key] = {
         Key("model.name", _choice_of("model")),
         Key("model.width", integer(1, MOST_WIDTH)),
         Key("model.depth", integer(1, MOST_WIDTH)),
+        Key("model.residual", boolean, "unless_default"),
         Key("model.shortcut", one_of(SHORTCUTS), "unless_default"),
         Key("model.norm_position", one_of(NORM_POSITIONS), "unless_default"),
         Key("model.activation", one_of(ACTIVATIONS)),

@@ -9,7 +9,18 @@ To add one: a file here, a line in MEASURES, its outcomes in records/metrics.py,
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from normbench.measures import axes, gradients, inputs, invariances, range_test, train
+from normbench.measures import (
+    axes,
+    depth,
+    gaussian,
+    gradients,
+    inputs,
+    invariances,
+    matrices,
+    range_test,
+    speed,
+    train,
+)
 from normbench.tasks.build import check_network
 
 __all__ = ["MEASURES", "Measurement"]
@@ -34,4 +45,8 @@ MEASURES: dict[str, Measurement] = {
     "gradients": Measurement(gradients.measure, check=gradients.check),
     "axes": Measurement(axes.measure, images=False, check=axes.check),
     "invariances": Measurement(invariances.measure, images=False, check=invariances.check),
+    "depth": Measurement(depth.measure),
+    "matrices": Measurement(matrices.measure, images=False, check=matrices.check),
+    "gaussian": Measurement(gaussian.measure, check=gaussian.check),
+    "speed": Measurement(speed.measure, images=False, check=speed.check),
 }

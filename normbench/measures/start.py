@@ -1,4 +1,6 @@
-"""A network of one seed as its training starts, and the batch that a probe looks at it with."""
+"""A network of one seed as its training starts, the batch that a probe looks at it with, and how it stays as it was."""
+
+from contextlib import contextmanager
 
 import torch
 
@@ -18,3 +20,16 @@ def at_start(config, task, seed: int) -> tuple[torch.nn.Module, torch.Tensor, to
     for generator in network.generators:
         generator.manual_seed(derive(seed, "dropout", 0, 0, 0))
     return network.model, alone.first_inputs(config.batch_size), alone.data.train_labels[: config.batch_size]
+
+
+@contextmanager
+def looked_at(model: torch.nn.Module):
+    """The model in training mode, to be looked at: its buffers, running averages among them, and its mode come back."""
+    kept, training = {name: buffer.clone() for name, buffer in model.named_buffers()}, model.training
+    try:
+        yield model.train()
+    finally:
+        model.train(training)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(kept[name])

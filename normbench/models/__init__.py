@@ -14,7 +14,9 @@ from torch import nn
 from normbench.errors import InputError, choices_text
 from normbench.models.conv4 import Conv4
 from normbench.models.inception import Inception
+from normbench.models.mlp import MLP
 from normbench.models.resnet import CifarResNet, PreactResNet, ResNet18
+from normbench.models.uniform import Uniform
 from normbench.models.vgg import VGG
 from normbench.norms.factory import Layers
 from normbench.norms.plain import Conv2d, Linear
@@ -28,6 +30,8 @@ MODELS: dict[str, Callable] = {
     "conv4": Conv4,
     "inception": Inception,
     "vgg": VGG,
+    "mlp": MLP,
+    "uniform": Uniform,
 }
 
 

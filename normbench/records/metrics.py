@@ -264,6 +264,68 @@ INVARIANCES = tuple(
     )
 )
 
+DEPTH = (
+    Outcome(
+        "gradient_growth",
+        "gradient growth, backward",
+        "× a layer",
+        scale="log",
+        digits=".4g",
+        printed="gradient, growth",
+        swept="gradient, growth",
+    ),
+    Outcome(
+        "gradient_drift", "|ln| of that growth", "nats a layer", "lower", digits=".3g", printed="|ln|", swept="|ln|"
+    ),
+    Outcome(
+        "variance_growth",
+        "variance growth, forward",
+        "× a layer",
+        scale="log",
+        digits=".4g",
+        printed="variance, growth",
+        swept="variance, growth",
+    ),
+    Outcome("variance_power", "variance growth, as a power of depth", digits=".3g", printed="power", swept="power"),
+)
+
+MOMENTS = ("moment_2", "moment_4", "moment_6")  # of the singular values of a product
+PRODUCTS_OF_MATRICES = (
+    Outcome("condition", "condition number", better="lower", scale="log", digits=".3g"),
+    Outcome("singular_largest", "largest singular value", scale="log", digits=".4g", swept="largest"),
+    *(
+        Outcome(
+            name, f"mean of the singular values' power {name[-1]}", scale="log", digits=".4g", printed=None, swept=None
+        )
+        for name in MOMENTS
+    ),
+)
+
+GAUSSIAN = tuple(
+    Outcome(f"{name}{end}", f"{words}, {place} the norms", unit, "lower", digits=digits, printed=head, swept=head)
+    for end, place in (("", "after"), ("_before", "before"))
+    for name, words, unit, digits, head in (
+        ("rejected", "channels told from normal ones", "%", ".2f", f"not normal %, {place}"),
+        ("skewness", "mean magnitude of the skewness", "", ".3g", f"skewness, {place}"),
+        ("excess_kurtosis", "mean magnitude of the excess kurtosis", "", ".3g", f"excess, {place}"),
+    )
+)
+
+SPEED = (
+    Outcome(
+        "slowdown",
+        "time of a product",
+        "× that at scale 1",
+        "lower",
+        scale="log",
+        digits=".4g",
+        printed="slowdown",
+        swept="slowdown",
+    ),
+    Outcome("product_ms", "median time of a product", "ms", "lower", scale="log", digits=".3g"),
+    Outcome("subnormal", "inputs that are subnormal", "%", digits=".3g", printed="subnormal %", swept="subnormal %"),
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -273,6 +335,10 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "gradients": GRADIENTS,
     "axes": AXES,
     "invariances": INVARIANCES,
+    "depth": DEPTH,
+    "matrices": PRODUCTS_OF_MATRICES,
+    "gaussian": GAUSSIAN,
+    "speed": SPEED,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -300,6 +366,10 @@ COLUMNS = {
     ),
     "axes": ("seed", "image", "channel", "row", "column", "moves"),
     "invariances": ("seed", "change", "paper", "invariant", "difference"),
+    "depth": ("seed", "layer", "gradient_norm", "variance"),
+    "matrices": ("seed", "k", "moment", "fuss_catalan"),
+    "gaussian": ("seed", "layer", "place", "channels", "mean", "variance", "skewness", "excess"),
+    "speed": ("seed", "pass", "ms", "reference_ms"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

@@ -55,6 +55,7 @@ EXAMPLES = {
     "model.name": (["resnet8", "resnet110", "resnet18", "inception", "vgg", "preact_resnet20"], ["resnet9", "", None]),
     "model.width": ([1, 64], [0, *NO_INTEGER]),
     "model.depth": ([11, 19], [0, *NO_INTEGER]),
+    "model.residual": ([True, False], NO_BOOLEAN),
     "model.shortcut": (["pad", "projection"], ["identity", None, True]),
     "model.norm_position": (["before", "after"], ["pre", None, 1]),
     "model.activation": (["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh"], ["rleu", "ReLU", None]),

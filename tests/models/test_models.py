@@ -108,12 +108,13 @@ def test_logits_are_replicates_by_samples_by_classes(name, replicates):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_maps_shrink_to_an_eighth_at_most(name):
-    """Down to 4×4 on 32×32 images (VGG: 2×2), so that every method has a statistic at the last layer."""
+    """Down to 4×4 on 32×32 images (VGG: 2×2), so that every method has a statistic at the last layer; or not at all."""
     model, sizes = build_model(name, Layers("none"), width=2), []
     for conv in convolutions(model):
         conv.register_forward_hook(lambda module, inputs, y: sizes.append(y.shape[-1]))
     model(torch.randn(1, 3, 32, 32))
-    assert (max(sizes), min(sizes)) == (32, {"vgg": 2, "resnet18": 4, "conv4": 32}.get(name, 8))
+    others = {"vgg": (32, 2), "resnet18": (32, 4), "mlp": (1, 1), "uniform": (8, 8), "conv4": (32, 32)}
+    assert (max(sizes), min(sizes)) == others.get(name, (32, 8))
 
 
 @pytest.mark.parametrize(("activation", "gain"), [("relu", 2**0.5), ("silu", 2**0.5), ("sigmoid", 1.0), ("tanh", 1.0)])

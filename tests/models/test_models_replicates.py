@@ -19,7 +19,14 @@ VARIANTS = [
     ("layer2d", {"affine": False}),
 ]
 METHODS = [(name, {}) for name in NORMS] + VARIANTS
-NETS = [("resnet18", 8), ("inception", 8), ("vgg", 32), ("conv4", 8)]  # and the size of their images
+NETS = [
+    ("resnet18", 8),
+    ("inception", 8),
+    ("vgg", 32),
+    ("mlp", 32),
+    ("uniform", 8),
+    ("conv4", 8),
+]  # and the size of their images
 
 
 def build(method, options, seeds, model="resnet8", **more):
