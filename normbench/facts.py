@@ -67,6 +67,11 @@ FACTS: dict[str, Facts] = {
 }
 
 
+def scaled_momentum(images: int) -> float:
+    """The weight of a new batch with which running averages reach over as many images as 0.1 does at batch size 128."""
+    return 1 - 0.9 ** (images / 128)
+
+
 def facts_of(method: str) -> Facts:
     """The facts of the method of that name."""
     return FACTS.get(method, Facts())

@@ -22,8 +22,8 @@ def main() -> None:
     study = study_of(arguments.target, arguments.to, arguments.where)
     verdicts, about = study.verdicts(), study.about
     text = summary(study.name, study.title, study.runs, verdicts, about, of_arms(correctness(study.folder)))
-    if study.says("tunes") == "lr":
-        table = rates(study.runs)
+    if study.tunes_lr:
+        table = rates(study.runs, about.common.get("lr_scaling", "linear"))
         if study.runs["status"].isin(OVER).all():
             write(table, study.folder / "rates.csv")
         else:

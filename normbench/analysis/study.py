@@ -14,6 +14,7 @@ from yaml import YAMLError
 from normbench.analysis.claims import Claim, Verdict, decide, parse_claims, parse_looks
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.evidence import select
+from normbench.analysis.rungs import HALVING
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError, choices_text
@@ -95,6 +96,11 @@ class Study:
     def validation_only(self) -> bool:
         """Whether it tunes something, and thus has nothing to say of the test images."""
         return bool(self.says("validation_only") or self.says("tunes"))
+
+    @property
+    def tunes_lr(self) -> bool:
+        """Whether a table of rates is made of it."""
+        return self.says("tunes") in ("lr", HALVING)
 
     @property
     def about(self) -> About:

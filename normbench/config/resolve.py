@@ -17,7 +17,7 @@ from normbench.facts import facts_of
 from normbench.words import typed
 
 # What an experiment file says beside the configuration of its runs.
-OF_A_STUDY = ("grids", "claims", "figure", "tunes", "looks", "validation_only", "exploratory")
+OF_A_STUDY = ("grids", "claims", "figure", "tunes", "rungs", "looks", "validation_only", "exploratory")
 
 
 def resolve(config, processes: int = 1) -> Values:
