@@ -23,9 +23,8 @@ def main() -> None:
     verdicts, about = study.verdicts(), study.about
     text = summary(study.name, study.title, study.runs, verdicts, about, of_arms(correctness(study.folder)))
     if study.tunes_lr:
-        table = rates(study.runs, about.common.get("lr_scaling", "linear"))
         if study.runs["status"].isin(OVER).all():
-            write(table, study.folder / "rates.csv")
+            write(rates(study.runs, about.common.get("lr_scaling", "linear")), study.folder / "rates.csv")
         else:
             print("rates.csv is left as it is: some runs are not over, and the best rate may be among them")
     write_whole(study.folder / "summary.md", text)
