@@ -64,13 +64,15 @@ def _main(command: list[str]) -> int:
 
     check_hydras(for_hydra, multirun)
     from normbench.runs.forced import forced, since
+    from normbench.runs.halving import Halving, rungs_of
     from normbench.runs.planned import at_work, check_networks, looks_of
-    from normbench.runs.report import print_plan, print_run, print_sweep
+    from normbench.runs.report import print_plan, print_run, print_sweep, print_to_come
     from normbench.runs.sweep import prepared, run_alone, run_sweep
     from normbench.signals import Stopped
 
-    looks = looks_of(jobs) if multirun else ()
+    looks, rungs = (looks_of(jobs), rungs_of(jobs)) if multirun else ((), ())
     runs, reuse = prepared(jobs)
+    halving = Halving(runs, rungs, reuse) if rungs else None
     planned = at_work(runs)
     check_networks(planned, since(planned))  # every mistake of a sweep shows before its first run
     sweep = [(planned, runs)]
@@ -78,6 +80,8 @@ def _main(command: list[str]) -> int:
         from normbench.runs.stages import stages  # with scipy, which takes its time to load
 
         sweep = stages(runs, looks, reuse)
+    if halving:
+        sweep = halving.stages()
     try:
         if arguments.dry_run:
             from normbench.runs.estimate import estimates
@@ -86,6 +90,8 @@ def _main(command: list[str]) -> int:
                 runs = so_far
             reused = sum(len(run.reused or ()) for run in runs)
             print_plan(at_work(runs), estimates(at_work(runs)), reused, since(planned))
+            for rung, to_come in enumerate(halving.to_come() if halving else (), 2):
+                print_to_come(rung, to_come, estimates(to_come))
             return 0
         with forced(planned) as began:
             if not multirun:

@@ -21,7 +21,7 @@ class Facts:
     """paper: where the method is defined. batch_statistics: whether what an image becomes depends on its batch.
     all_processes: whether such a statistic goes over the images of all of torchrun's processes. images_option: the
     option that says how many images a statistic takes, of each process's batch, which it divides; None: all of them.
-    rate_of: the method whose tuned learning rate it takes, None: its own. look: None: one of those left over.
+    rate_of: the method whose tuned learning rate it takes where a table has none of its own, None: none. look: None: one of those left over.
     """
 
     paper: str = ""
@@ -65,6 +65,11 @@ FACTS: dict[str, Facts] = {
     "weight_norm": Facts("Salimans & Kingma 2016, arXiv 1602.07868", look=Look("#8C8C8C", "p", (0, (3, 1, 1, 1)))),
     "weight_standardization": Facts("Qiao et al. 2019, arXiv 1903.10520", look=Look("#8F8500", "X", (0, (8, 1, 1, 1)))),
 }
+
+
+def scaled_momentum(images: int) -> float:
+    """The weight of a new batch with which running averages reach over as many images as 0.1 does at batch size 128."""
+    return 1 - 0.9 ** (images / 128)
 
 
 def facts_of(method: str) -> Facts:

@@ -25,10 +25,9 @@ def main() -> None:
     right = correctness(study.folder)
     chance = differences(study.claims, study.runs, right)
     text = summary(study.name, study.title, study.runs, verdicts, about, of_arms(right), chance)
-    if study.says("tunes") == "lr":
-        table = rates(study.runs)
+    if study.tunes_lr:
         if study.runs["status"].isin(OVER).all():
-            write(table, study.folder / "rates.csv")
+            write(rates(study.runs, about.common.get("lr_scaling", "linear")), study.folder / "rates.csv")
         else:
             print("rates.csv is left as it is: some runs are not over, and the best rate may be among them")
     write_whole(study.folder / "summary.md", text)

@@ -28,6 +28,7 @@ TEXTS += ("device", "torch", "commit", "command", "error")
 # Of the columns that are no outcomes, those of numbers; and those in which every row has something.
 NUMBERS = ("seed", "batch_size", "stats_batch", "train_size", "epochs", "lr", "threads", "epoch", "step")
 NEVER_EMPTY = ("run_id", "seed", "epoch", "model", "method", "data")
+RUNG = "rung"  # of a halving, counted from 1
 MEASUREMENT = "measure.name"  # in a table of runs of several measurements
 
 # Columns of the configuration in words, with their units.

@@ -50,6 +50,18 @@ def best_of(scores: pd.Series, grid: pd.Series) -> Best:
     return Best(value, float(mean), int(n), len(means), edge if numbers else "")
 
 
+def within_error(scores: pd.Series, grid: pd.Series) -> tuple[float, float]:
+    """The lowest value whose mean score is within one standard error of the best one's, and that standard error.
+
+    scores, grid: as `best_of` takes them. The rule of Breiman et al. 1984 (Classification and Regression Trees, section
+    3.4.3), by which noise does not choose; of a single score there is no error, and the best value stays.
+    """
+    means = scores.groupby(grid).mean()
+    best = scores[grid == means.idxmax()]
+    error = float(best.std(ddof=1) / math.sqrt(len(best))) if len(best) > 1 else 0.0
+    return float(means.index[means >= means.max() - error][0]), error
+
+
 def _sample(values) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():

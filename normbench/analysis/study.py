@@ -15,6 +15,7 @@ from normbench.analysis.claims import Claim, Verdict, decide, parse_claims, pars
 from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, OTHER
 from normbench.analysis.evidence import select
 from normbench.analysis.published import Published, parse_published
+from normbench.analysis.rungs import HALVING
 from normbench.analysis.tables_io import complete, read
 from normbench.config.files import study_file, study_names, study_title
 from normbench.errors import UserError, choices_text
@@ -97,6 +98,11 @@ class Study:
     def validation_only(self) -> bool:
         """Whether it tunes something, and thus has nothing to say of the test images."""
         return bool(self.says("validation_only") or self.says("tunes"))
+
+    @property
+    def tunes_lr(self) -> bool:
+        """Whether a table of rates is made of it."""
+        return self.says("tunes") in ("lr", HALVING)
 
     @property
     def about(self) -> About:

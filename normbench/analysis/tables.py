@@ -6,6 +6,7 @@ import pandas as pd
 
 from normbench.analysis import claims_table, published, rates, results_tables
 from normbench.analysis.claims import Verdict
+from normbench.analysis.columns import RUNG
 from normbench.analysis.evidence import counted, measured
 from normbench.analysis.results_tables import ImagesInterval, arms
 from normbench.analysis.study import About
@@ -34,6 +35,7 @@ def summary(
         "Power": claims_table.power(verdicts),
         "Seeds and images": chance,
         "Results": results_tables.results(runs),
+        "Tuned rates": rates.tuned_rates(runs),
         "Best rates": rates.best_rates(runs),
         "Further outcomes": results_tables.further(runs),
         "Test-time augmentation": results_tables.views(runs),
@@ -122,6 +124,8 @@ def _n(runs: pd.DataFrame) -> str:
 
 def _same_seeds(over: pd.DataFrame) -> bool:
     """Whether the replicates that count are of the same seeds in every arm."""
+    if RUNG in over:  # each has seeds of its own
+        return all(_same_seeds(rung.drop(columns=RUNG)) for _, rung in over.groupby(RUNG))
     return over.groupby(arms(over), dropna=False)["seed"].agg(frozenset).nunique() <= 1
 
 

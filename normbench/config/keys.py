@@ -51,7 +51,7 @@ from normbench.config.sizes import (
     samples_per_epoch,
 )
 from normbench.config.values import Values, value_at
-from normbench.facts import facts_of
+from normbench.facts import facts_of, scaled_momentum
 
 # The next two are read by the modules that do the work; the others these have too, and a test holds them together.
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
@@ -146,16 +146,13 @@ def _without(name: str, value) -> Callable[[Values], object]:
 def _rate(value, config, processes):
     if not isinstance(value, str):
         return value
-    tuned = tuned_rate(config.optim.rates, config.model.name, config.optim.name, config.norm.name)
-    return tuned * float(value.partition("*")[2] or 1)
+    return tuned_rate(config) * float(value.partition("*")[2] or 1)
 
 
 def _momentum(value, config, processes):
-    """`scaled`: the running averages reach over as many images as those of torch's default at batch size 128."""
     if value != "scaled":
         return value
-    images = facts_of(config.norm.name).statistic_images(config.norm, config.batch_size, processes)
-    return 1 - 0.9 ** (images / 128)
+    return scaled_momentum(facts_of(config.norm.name).statistic_images(config.norm, config.batch_size, processes))
 
 
 def _folders(value, config, processes):

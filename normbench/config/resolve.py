@@ -17,7 +17,8 @@ from normbench.facts import facts_of
 from normbench.words import typed
 
 # What an experiment file says beside the configuration of its runs.
-OF_A_STUDY = ("grids", "claims", "figure", "published", "tunes", "looks", "validation_only", "exploratory", "formerly")
+OF_A_STUDY = ("grids", "claims", "figure", "published", "tunes", "rungs", "looks")
+OF_A_STUDY += ("validation_only", "exploratory", "formerly")
 
 
 def resolve(config, processes: int = 1) -> Values:

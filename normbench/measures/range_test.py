@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from normbench.analysis.lr_curve import RULES, LrTest, Suggestion, divergence
+from normbench.config.rates import scaled_lr
 from normbench.errors import InputError, choices_text
 from normbench.tasks import make_task
 from normbench.tasks.build import check_network
 from normbench.training.machine import cpu_threads
 from normbench.training.network import Network
-from normbench.training.schedule import scaled_lr
 from normbench.training.steps import Plan
 from normbench.training.steps import steps as training_steps
 

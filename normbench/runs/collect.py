@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, of_configuration
+from normbench.analysis.columns import CONFIGURATION, ENVIRONMENT, MEASUREMENT, RUNG, of_configuration
 from normbench.analysis.evidence import best, counted
+from normbench.analysis.rungs import Rung
 from normbench.analysis.statistics import mcnemar
 from normbench.config.checks import is_integer
 from normbench.config.files import GROUPS, choices, default_leaves, study_file, study_names
@@ -27,6 +28,7 @@ from normbench.records.metrics import (
     of_measurements,
     whole,
 )
+from normbench.runs.halving import Halving, rungs_of
 from normbench.runs.planned import Run, block, looks_of, runs_of
 from normbench.runs.reuse import Reuse, reuse_of
 from normbench.runs.seeds import Shelf, carried, placed
@@ -55,7 +57,7 @@ class Source:
     `seeds.leaves_of` has them.
 
     placed: the same with what its machine settled. seeds: those of the run that are meant, None for all. rows: those of
-    the table.
+    the table. rung: of a halving, which it is on.
     """
 
     leaves: dict
@@ -64,6 +66,7 @@ class Source:
     study: str | None = None
     seeds: frozenset[int] | None = None
     rows: tuple[dict, ...] = ()
+    rung: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,16 @@ class Collection:
         outcomes = [outcome.name for outcome in of_measurements(one.leaves[MEASUREMENT] for one in self.sources)]
         rows = [row for source in self.sources for row in _rows(source, outcomes)]
         differing = _differing([source.leaves for source in self.sources])
-        known = ["study", "run_id", "seed", *CONFIGURATION, *differing, REPEAT, "status", *outcomes, PEAK_MEMORY.name]
-        known += [*ENVIRONMENT, "error"]
+        known = ["study", "run_id", "seed", *CONFIGURATION, *differing, RUNG, REPEAT, "status", *outcomes]
+        known += [PEAK_MEMORY.name, *ENVIRONMENT, "error"]
         table = pd.DataFrame(
             [{key: _scalar(row["leaves"].get(key)) for key in differing} | row for row in rows],
             columns=[*known[:-1], *_others(self.sources, known), "error"],
         )
-        for column in (*WHOLE, *whole(outcomes)):
+        for column in (*WHOLE, RUNG, *whole(outcomes)):
             table[column] = table[column].astype("Int64")
+        if table[RUNG].isna().all():
+            del table[RUNG]
         table[REPEAT] = _repeats(table, [row["order"] for row in rows])
         if not table[REPEAT].gt(1).any():
             del table[REPEAT]
@@ -147,18 +152,32 @@ def gather(
     study_file(target)
     jobs, _, _ = plan(normalize([f"experiment={target}", f"output={output}", *overrides]), multirun=True)
     runs = runs_of(jobs)
-    collection = of_runs(runs, looks_of(jobs), earlier, target)
+    collection = of_runs(runs, looks_of(jobs), earlier, target, rungs_of(jobs))
     if all(row == "missing" for row in collection.runs["status"]):
         raise UserError(f"{output}: none of the {len(runs)} runs of {target} is there; sweep first, or give --output")
     return collection
 
 
-def of_runs(runs: list[Run], looks: Sequence[int] = (), reuse: Reuse | None = None, study: str | None = None):
-    """The Collection of planned runs, whatever runs have their seeds; of further looks the seeds that are there."""
+def of_runs(
+    runs: list[Run],
+    looks: Sequence[int] = (),
+    reuse: Reuse | None = None,
+    study: str | None = None,
+    rungs: Sequence[Rung] = (),
+) -> Collection:
+    """The Collection of planned runs, whatever runs have their seeds; of further looks the seeds that are there.
+
+    rungs: those after the first of a halving, whose runs follow from what is there.
+    """
     shelf, sources, taken = cache(Shelf), [], set()
-    for run in carried(runs, reuse, shelf, reading=True):
-        sources += _reused(run, set(run.seeds), reuse, study, taken)
-        sources += _sources(run, set(run.seeds), shelf, study, taken)
+    runs = carried(runs, reuse, shelf, reading=True)
+    if rungs:
+        for number, tried in enumerate(_climbed(runs, rungs, reuse, shelf), 1):
+            found = [one for run in tried for one in _of_run(run, reuse, study, shelf, taken)]
+            sources += [replace(one, rung=number) for one in found]
+        return Collection(sources, reuse)
+    for run in runs:
+        sources += _of_run(run, reuse, study, shelf, taken)
         if looks[1:]:
             [further] = carried([block(run, run.config.seed, looks[-1])], reuse, shelf, reading=True)
             beyond = set(further.seeds).difference(run.seeds)
@@ -167,8 +186,21 @@ def of_runs(runs: list[Run], looks: Sequence[int] = (), reuse: Reuse | None = No
     return Collection(sources, reuse)
 
 
+def _climbed(runs: list[Run], rungs: Sequence[Rung], reuse: Reuse | None, shelf) -> list[list[Run]]:
+    """The runs of each rung of a halving, those included that it has to do next."""
+    halving = Halving(runs, rungs, reuse, shelf, reading=True)
+    halving.climb()
+    return halving.by_rung()
+
+
+def _of_run(run: Run, reuse: Reuse | None, study: str | None, shelf, taken: set) -> list[Source]:
+    """Where the rows of a planned run come from. taken: the run and seed of each row so far."""
+    seeds = set(run.seeds)
+    return _reused(run, seeds, reuse, study, taken) + _sources(run, seeds, shelf, study, taken)
+
+
 def _reused(run: Run, seeds: set[int], reuse: Reuse | None, study: str | None, taken: set) -> list[Source]:
-    """Those of the rows of earlier tables. taken: the run and seed of each row so far."""
+    """Those of the rows of earlier tables. taken: likewise."""
     by_run: dict[str, list] = {}
     for seed, row in (run.reused or {}).items():
         if seed in seeds and (row["run_id"], seed) not in taken:
@@ -247,7 +279,8 @@ def doubles(runs: pd.DataFrame) -> list[str]:
 def _rows(source: Source, outcomes: list[str]) -> list[dict]:
     leaves, directory = source.leaves, source.directory
     if source.rows:
-        return [row | {"leaves": leaves, "order": _order(source, row["status"], row["run_id"])} for row in source.rows]
+        more = {"leaves": leaves, RUNG: source.rung}
+        return [row | more | {"order": _order(source, row["status"], row["run_id"])} for row in source.rows]
     result = directory.result()
     status = result["status"] if result else directory.status()
     if result is None and status in OVER:  # it ended this moment
@@ -256,6 +289,7 @@ def _rows(source: Source, outcomes: list[str]) -> list[dict]:
     environment = _environment(directory)
     common = {
         "study": source.study,
+        RUNG: source.rung,
         "run_id": directory.path.name,
         "leaves": leaves,
         "order": _order(source, status, directory.path.name),

@@ -224,3 +224,13 @@ def print_plan(runs: list[Run], estimates: list[Estimate | None], reused: int = 
         + " and ".join(filter(None, (trained, untimed)))
         + ". Nothing was run."
     )
+
+
+def print_to_come(rung: int, runs: list[Run], estimates: list[Estimate | None]) -> None:
+    """What `--dry-run` prints of a rung of a halving that some arms have yet to begin; their rates are not known."""
+    if not runs:
+        return
+    seconds = [estimate.seconds for estimate in estimates if estimate]
+    time = f"about {duration(sum(seconds))}" if len(seconds) == len(runs) else "whose time is not known"
+    told = f"rung {rung}: {len(runs)} runs more, {time}, and one wherever the best rate is at the edge"
+    _console().print(told, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import math
 
+from normbench.config.rates import scaled_lr
 from normbench.training.steps import Plan
 
 
@@ -15,12 +16,6 @@ def configured_plan(config, task) -> Plan:
         return peak * lr_factor(samples, config.batch_size, total, config.optim)
 
     return Plan(steps, rate, lambda step: step / steps, config.optim.clip_norm, config.logging.grad_norm_steps)
-
-
-def scaled_lr(lr: float, batch_size: int, scaling: str) -> float:
-    """The peak rate at a batch size, from that at 128: linear (Goyal et al. 2017, arXiv 1706.02677), sqrt or none."""
-    ratio = batch_size / 128
-    return lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[scaling]
 
 
 def lr_factor(samples: int, batch_size: int, total: int, optim) -> float:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normbench.config.overrides import normalize, plan
+from normbench.config.rates import scaled_lr
 from normbench.config.resolve import resolve
 from normbench.data import load_dataset
 from normbench.norms import NORMS
@@ -22,7 +23,7 @@ from normbench.training.optimizer import (
     make_optimizer,
     set_lr,
 )
-from normbench.training.schedule import lr_factor, scaled_lr
+from normbench.training.schedule import lr_factor
 
 
 def config(*overrides):
