@@ -1,7 +1,7 @@
 """The plain loop's training in JAX, which compiles it: a network, or several by vmap."""
 
 import time
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -90,19 +90,22 @@ def step(state, x, labels, depth, norm):
     return (jax.tree.map(lambda p, m: p - RATE * m, params, momenta), running, momenta), value
 
 
+@cache
+def compiled(depth, norm, replicates):
+    """A step; compiled at the first call with each size of batch."""
+    one = partial(step, depth=depth, norm=norm)
+    return jax.jit(one if replicates == 1 else jax.vmap(one), donate_argnums=0)
+
+
 def jax_loop(case, count, replicates) -> list[float]:
     """The moments after its steps, `count` of them, on one batch again and again; compiled before the first."""
     params, running = jax.vmap(partial(start, depth=case.depth))(jax.random.split(jax.random.PRNGKey(0), replicates))
     state = params, running, jax.tree.map(jnp.zeros_like, params)
     x = jax.random.normal(jax.random.PRNGKey(1), (replicates, case.batch_size, 32, 32, 3))
     labels = jnp.zeros((replicates, case.batch_size), jnp.int32)
-    one = partial(step, depth=case.depth, norm=case.norm)
     if replicates == 1:
         state, x, labels = jax.tree.map(lambda a: a[0], (state, x, labels))
-        trained = jax.jit(one, donate_argnums=0)
-    else:
-        trained = jax.jit(jax.vmap(one), donate_argnums=0)
-    moments = []
+    trained, moments = compiled(case.depth, case.norm, replicates), []
     for _ in range(count):
         state, value = trained(state, x, labels)
         jax.block_until_ready(value)

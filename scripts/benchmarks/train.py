@@ -27,6 +27,9 @@ from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
 
 
+MOST_BY_JAX = 8  # images of a batch: with more it takes a multiple of the plain loop's time
+
+
 @dataclass(frozen=True)
 class Case:
     depth: int
@@ -162,7 +165,7 @@ def contestants(
         for count in case.stacks:
             words = f"normbench, {which} kernels" + (f", {count} replicates" if count > 1 else "")
             found[words] = (lambda count=count, which=which: our_loop(case, ours, count, which, device), count)
-    if device == "cpu" and importlib.util.find_spec("jax"):
+    if device == "cpu" and case.batch_size <= MOST_BY_JAX and importlib.util.find_spec("jax"):
         for count in sorted({1, min(8, case.stacks[-1])}):
             words = "JAX, jit" + (f" of vmap, {count} replicates" if count > 1 else "")
             found[words] = (lambda count=count: by_jax(case, count), count)
