@@ -16,9 +16,12 @@ from normbench.measures import (
     gradients,
     inputs,
     invariances,
+    mates,
     matrices,
+    mismatch,
     range_test,
     speed,
+    statistics,
     train,
 )
 from normbench.tasks.build import check_network
@@ -49,4 +52,7 @@ MEASURES: dict[str, Measurement] = {
     "matrices": Measurement(matrices.measure, images=False, check=matrices.check),
     "gaussian": Measurement(gaussian.measure, check=gaussian.check),
     "speed": Measurement(speed.measure, images=False, check=speed.check),
+    "mismatch": Measurement(mismatch.measure, check=mismatch.check),
+    "mates": Measurement(mates.measure, check=mates.check),
+    "statistics": Measurement(statistics.measure, check=statistics.check),
 }

@@ -56,6 +56,14 @@ class BatchNorm(Norm):
         moments = torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean**2)])
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps), moments
 
+    @torch.jit.unused
+    def by_moments(self, x, mean, var):
+        """x normalized by a mean and a variance that broadcast over it."""
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        scale = torch.rsqrt(var + self.eps)
+        y = (x - mean) * (scale if self.weight is None else scale * self.weight.view(shape))
+        return y if self.bias is None else y + self.bias.view(shape)
+
 
 class GhostBatchNorm(BatchNorm):
     """Batch normalization over ghost batches of `ghost_size` consecutive samples of one SGD batch.
@@ -162,6 +170,11 @@ class MeanOnlyBatchNorm(BatchNorm):
         count = x.numel() // x.shape[1]
         moments = torch.stack([torch.full_like(mean, count), count * mean, torch.zeros_like(mean)]).double()
         return self._shift(x, mean), moments
+
+    @torch.jit.unused
+    def by_moments(self, x, mean, var):
+        y = x - mean
+        return y if self.bias is None else y + self.bias.view((1, -1) + (1,) * (x.dim() - 2))
 
     def _batch_mean(self, x):
         dims = [0] + list(range(2, x.dim()))  # noqa: RUF005 (torch.jit.script has no unpacking)

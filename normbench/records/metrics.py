@@ -326,6 +326,89 @@ SPEED = (
     Outcome("subnormal", "inputs that are subnormal", "%", digits=".3g", printed="subnormal %", swept="subnormal %"),
 )
 
+BATCHES = tuple(2**power for power in range(10))  # images, of the statistics that are looked at: 1 to 512
+TOLD_BATCHES = (2, 32, 128)  # of those, the ones in the tables
+MISMATCH = (
+    *(
+        Outcome(
+            f"acc_{name}", f"test accuracy, {words}", "%", "higher", guessing, tested=True, printed=head, swept=head
+        )
+        for name, words, head in (
+            ("running", "running averages", "running %"),
+            ("precise", "precise statistics", "precise %"),
+            ("evalnorm", "EvalNorm's statistics", "EvalNorm %"),
+        )
+    ),
+    *(
+        Outcome(
+            f"acc_batch_{size}",
+            f"test accuracy, statistics of {size} test images",
+            "%",
+            "higher",
+            guessing,
+            tested=True,
+            table="further" if size in TOLD_BATCHES else None,
+            printed=f"of {size} %" if size in TOLD_BATCHES else None,
+            swept=f"of {size} %" if size in TOLD_BATCHES else None,
+        )
+        for size in BATCHES
+    ),
+)
+MATES = (
+    *(
+        Outcome(
+            f"mates_{size}",
+            f"spread of a logit over batches of {size}",
+            better="lower",
+            scale="log",
+            table="further" if size in TOLD_BATCHES else None,
+            digits=".3g",
+            printed=f"spread, {size}" if size in TOLD_BATCHES else None,
+            swept=f"spread, {size}" if size in TOLD_BATCHES else None,
+        )
+        for size in BATCHES[1:]
+    ),
+    Outcome(
+        "mates_slope",
+        "slope of that spread over the size of a batch",
+        "powers",
+        digits=".3f",
+        printed="slope",
+        swept="slope",
+    ),
+)
+STATISTICS = (
+    Outcome(
+        "mean_error",
+        "error of a batch's mean",
+        "standard deviations",
+        "lower",
+        scale="log",
+        digits=".3g",
+        printed="error of the mean",
+        swept="error of the mean",
+    ),
+    Outcome(
+        "var_error",
+        "relative error of a batch's variance",
+        "",
+        "lower",
+        scale="log",
+        digits=".3g",
+        printed="of the variance",
+        swept="of the variance",
+    ),
+    Outcome(
+        "mean_error_slope",
+        "slope of the error of the mean over the size of a batch",
+        "powers",
+        digits=".3f",
+        swept=None,
+    ),
+    Outcome("var_error_slope", "slope of the error of the variance", "powers", digits=".3f", printed=None, swept=None),
+    Outcome("image_correlation", "correlation of two positions of an image", digits=".3f", printed="ρ", swept="ρ"),
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -339,6 +422,9 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "matrices": PRODUCTS_OF_MATRICES,
     "gaussian": GAUSSIAN,
     "speed": SPEED,
+    "mismatch": MISMATCH,
+    "mates": MATES,
+    "statistics": STATISTICS,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -370,6 +456,9 @@ COLUMNS = {
     "matrices": ("seed", "k", "moment", "fuss_catalan"),
     "gaussian": ("seed", "layer", "place", "channels", "mean", "variance", "skewness", "excess"),
     "speed": ("seed", "pass", "ms", "reference_ms"),
+    "mismatch": ("seed", "statistics", "size", "shuffle", "acc"),
+    "mates": ("seed", "size", "spread"),
+    "statistics": ("seed", "layer", "size", "mean_error", "expected", "var_error", "correlation"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 
