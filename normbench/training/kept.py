@@ -12,7 +12,7 @@ from normbench.errors import InputError, UserError
 from normbench.kernels import fastest
 from normbench.models import stack_states, take_replicate
 from normbench.records.checkpoint import Unfit
-from normbench.records.configuration import completed, configuration_of
+from normbench.records.configuration import completed, configuration_of, identity_of
 from normbench.records.damage import Damaged
 from normbench.records.directory import RunDirectory, seeds_of
 from normbench.records.metrics import OVER, TRAIN
@@ -98,8 +98,8 @@ def _configuration(directory: RunDirectory) -> Values:
     """What config.yaml says, complete. Raises UserError where there is none, or a damaged one."""
     try:
         there = configuration_of(directory.path / "config.yaml")
-        if there is not None:
+        if there is not None and identity_of(directory.path / "config.yaml"):
             return completed(there)
-    except (Damaged, AttributeError, KeyError) as error:
+    except Damaged as error:
         raise UserError(f"{directory.path}: no folder of a run: {error}") from None
     raise UserError(f"{directory.path}: no folder of a run: there is no config.yaml")
