@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from normbench.measures import (
     axes,
+    biases,
     depth,
     gaussian,
     gradients,
@@ -20,6 +21,7 @@ from normbench.measures import (
     matrices,
     mismatch,
     range_test,
+    shift,
     speed,
     statistics,
     train,
@@ -55,4 +57,6 @@ MEASURES: dict[str, Measurement] = {
     "mismatch": Measurement(mismatch.measure, check=mismatch.check),
     "mates": Measurement(mates.measure, check=mates.check),
     "statistics": Measurement(statistics.measure, check=statistics.check),
+    "shift": Measurement(shift.measure, check=shift.check),
+    "biases": Measurement(biases.measure, check=biases.check),
 }

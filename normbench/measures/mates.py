@@ -18,7 +18,7 @@ from normbench.random import derive
 from normbench.records.metrics import BATCHES
 from normbench.tasks.build import check_network
 
-AT_ONCE = 256  # images of a forward pass, as far as batches of one size fit into it
+AT_ONCE = 128  # images of a forward pass, as far as batches of one size fit into it
 
 
 def check(config, processes: int) -> None:

@@ -409,6 +409,40 @@ STATISTICS = (
     Outcome("image_correlation", "correlation of two positions of an image", digits=".3f", printed="ρ", swept="ρ"),
 )
 
+PERCENTILES = (15, 50, 85)  # of a unit's values
+SHIFT = (
+    *(
+        Outcome(name, words, unit, scale=scale, digits=".3g", printed=head, swept=head)
+        for name, words, unit, scale, head in (
+            ("ics", "change of a gradient by the layers before", "", "log", "‖G−G′‖"),
+            ("ics_relative", "that change over the gradient", "", "log", "over ‖G‖"),
+            ("ics_cosine", "cosine of the two gradients", "", "linear", "cosine"),
+        )
+    ),
+    *(
+        Outcome(f"{name}{end}", f"{words}, {place} the norm", unit, "lower", scale="log", digits=".3g", **shown)
+        for end, place, shown in (("", "after", {}), ("_before", "before", SUMMARY))
+        for name, words, unit in (
+            ("drift", "way of a unit's median", "widths"),
+            ("width_ratio", "largest over least width of a unit's values", ""),
+            ("distance", "distance of a unit's values in time", "standard deviations"),
+        )
+    ),
+)
+BIASES = (
+    Outcome("bias_norm", "norm of the biases at the end", scale="log", digits=".3g", printed="‖b‖", swept="‖b‖"),
+    Outcome("bias_growth", "growth of that norm", "powers of the step", digits=".3f", printed="growth", swept="growth"),
+    Outcome(
+        "loss_ratio",
+        "loss at the end over that at the start",
+        better="lower",
+        scale="log",
+        digits=".3g",
+        printed="loss ratio",
+        swept="loss ratio",
+    ),
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -425,6 +459,8 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "mismatch": MISMATCH,
     "mates": MATES,
     "statistics": STATISTICS,
+    "shift": SHIFT,
+    "biases": BIASES,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -458,6 +494,11 @@ COLUMNS = {
     "speed": ("seed", "pass", "ms", "reference_ms"),
     "mismatch": ("seed", "statistics", "size", "shuffle", "acc"),
     "mates": ("seed", "size", "spread"),
+    "shift": (
+        *("seed", "step", "layer", "gradient", "change", "cosine"),  # as gradients see it
+        *("distance", "distance_before", *(f"p{share}" for share in PERCENTILES)),  # as distributions
+    ),
+    "biases": ("seed", "step", "loss", "bias_norm"),
     "statistics": ("seed", "layer", "size", "mean_error", "expected", "var_error", "correlation"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
