@@ -300,9 +300,9 @@ BY_MACHINE = frozenset(key.name for key in KEYS.values() if key.by_machine)
 
 
 def method_keys(method: str) -> dict[str, Key]:
-    """The options of a method that have no line above, whose types are those of its file; their ranges are the layers'
-    own to know."""
-    keys = {name: Key(name, check) for name, check in _option_checks("norm", method).items() if name not in KEYS}
+    """The options of a method: those with a line above, the others with the types of its file, whose ranges are the
+    layers' own to know."""
+    keys = {name: KEYS.get(name) or Key(name, check) for name, check in _option_checks("norm", method).items()}
     if momentum := keys.get("norm.momentum"):
         keys["norm.momentum"] = Key(momentum.name, either("scaled", momentum.check), settle=_momentum)
     return keys

@@ -60,7 +60,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     told, rows = [{} for _ in task.seeds], []
     for name in STATISTICS:
         for entry, accuracy in zip(told, evaluation.accuracies(name) or [None] * len(told), strict=True):
-            entry[f"acc_{name}"] = accuracy
+            entry[f"test_acc_{name}"] = accuracy
         rows += _rows(task.seeds, told, name)
     for size in BATCHES:
         found = evaluation.of_batches(size, how.shuffles) if size in how.batches else []
@@ -70,14 +70,15 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
             for seed, accuracy in zip(task.seeds, accuracies, strict=True)
         ]
         for place, entry in enumerate(told):
-            entry[f"acc_batch_{size}"] = sum(one[place] for one in found) / len(found) if found else None
+            entry[f"test_acc_batch_{size}"] = sum(one[place] for one in found) / len(found) if found else None
     kept = [row for row in rows if not network.lost[list(task.seeds).index(row["seed"])]]
     return entries_of(task.seeds, network.lost, told, time.perf_counter() - started), kept
 
 
 def _rows(seeds, told: list[dict], name: str) -> list[dict]:
     return [
-        {"seed": seed, "statistics": name, "acc": entry[f"acc_{name}"]} for seed, entry in zip(seeds, told, strict=True)
+        {"seed": seed, "statistics": name, "acc": entry[f"test_acc_{name}"]}
+        for seed, entry in zip(seeds, told, strict=True)
     ]
 
 

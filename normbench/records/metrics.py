@@ -328,31 +328,41 @@ SPEED = (
 
 BATCHES = tuple(2**power for power in range(10))  # images, of the statistics that are looked at: 1 to 512
 TOLD_BATCHES = (2, 32, 128)  # of those, the ones in the tables
+OF_BATCHES = tuple(
+    Outcome(
+        f"test_acc_batch_{size}",
+        f"test accuracy, statistics of {size} test images",
+        "%",
+        "higher",
+        guessing,
+        tested=True,
+        **({"printed": f"of {size} %", "swept": f"of {size} %"} if size in TOLD_BATCHES else UNSHOWN),
+    )
+    for size in BATCHES
+)
 MISMATCH = (
-    *(
-        Outcome(
-            f"acc_{name}", f"test accuracy, {words}", "%", "higher", guessing, tested=True, printed=head, swept=head
-        )
-        for name, words, head in (
-            ("running", "running averages", "running %"),
-            ("precise", "precise statistics", "precise %"),
-            ("evalnorm", "EvalNorm's statistics", "EvalNorm %"),
-        )
+    Outcome(
+        "test_acc_running",
+        "test accuracy, running averages",
+        "%",
+        "higher",
+        guessing,
+        tested=True,
+        printed="running %",
+        swept="running %",
     ),
-    *(
-        Outcome(
-            f"acc_batch_{size}",
-            f"test accuracy, statistics of {size} test images",
-            "%",
-            "higher",
-            guessing,
-            tested=True,
-            table="further" if size in TOLD_BATCHES else None,
-            printed=f"of {size} %" if size in TOLD_BATCHES else None,
-            swept=f"of {size} %" if size in TOLD_BATCHES else None,
-        )
-        for size in BATCHES
+    *(outcome for outcome in TRAINING if outcome.name == "test_acc_precise"),
+    Outcome(
+        "test_acc_evalnorm",
+        "test accuracy, EvalNorm's statistics",
+        "%",
+        "higher",
+        guessing,
+        tested=True,
+        printed="EvalNorm %",
+        swept="EvalNorm %",
     ),
+    *OF_BATCHES,
 )
 MATES = (
     *(

@@ -43,16 +43,18 @@ def test_a_finished_training_is_taken_and_one_that_is_not_is_done(measure, run, 
         assert [one[name] for name in given] == [pytest.approx(other[name], rel=1e-6) for name in given]
     assert (len(rows), [row["seed"] for row in rows]) == (len(rows_there), [row["seed"] for row in rows_there])
     if measure == "mismatch":
-        running = [entry["acc_running"] for entry in there["replicates"]]
+        running = [entry["test_acc_running"] for entry in there["replicates"]]
         assert running == [entry["test_acc"] for entry in trained["replicates"]]
-        assert there["replicates"][0]["acc_batch_1"] is None  # it was not asked for
+        assert there["replicates"][0]["test_acc_batch_1"] is None  # it was not asked for
 
 
 @pytest.mark.parametrize("measure", OF)
 def test_what_diverged_is_an_outcome(measure, run):
     result, rows, _ = run(f"measure={measure}", *HOW, *OF[measure], "optim.lr=1e30", "optim.warmup_samples=0")
     assert (result["status"], rows) == ("diverged", [])
-    assert {value for name, value in result["replicates"][0].items() if name.startswith(("acc_", "mates_"))} <= {None}
+    assert {value for name, value in result["replicates"][0].items() if name.startswith(("test_acc_", "mates_"))} <= {
+        None
+    }
 
 
 @pytest.fixture
