@@ -153,7 +153,7 @@ def _of_group(group: str) -> dict[str, tuple[str, str]]:
     default = default_choices()[group]
     rows = {group: (default, f"one of {_code(*choices(group))}")}
     if group in ("norm", "measure"):  # but for options that have a line in KEYS
-        every = {name: said for choice in choices(group) for name, said in _options(group, choice).items()}
+        every = {f"{group}.{key}": said for one in choices(group) for key, said in _options(group, one).items()}
         return rows | {name: said for name, said in every.items() if name in KEYS}
     others: dict[str, dict[str, list[str]]] = {}
     for choice in (default, *(choice for choice in choices(group) if choice != default)):
