@@ -15,12 +15,12 @@ import torch
 
 import normbench
 from normbench.analysis.figures import save
+from normbench.analysis.mismatch_page import figure
 from normbench.analysis.statistics import t_interval
 from normbench.analysis.tables_io import write
 from normbench.cli import CommandLine, one_line, whole
 from normbench.errors import InputError, choices_text
 from normbench.measures.mismatch import STATISTICS, Evaluation
-from normbench.measures.mismatch_figure import figure
 from normbench.norms.batch import has_running_statistics
 from normbench.records.files import require_writable
 from normbench.tasks import make_task
