@@ -205,6 +205,10 @@ def test_the_kernels_leave_them_to_torch(option, compose):
     assert fastest(config, model, 1) is model
     with pytest.raises(InputError, match="kernels=native"):
         MEASURES["train"].check(resolve(compose(*HOW, option, "kernels=native")), 1)
+    if "running" in option:  # a recorded step would not change on the way
+        graph = config.with_value("kernels", "graph").with_value("device", "cuda")
+        with pytest.raises(InputError, match=r"kernels=graph: norm\.statistics=running"):
+            fastest(graph, model, 1)
 
 
 def test_a_run_of_biases(run):
