@@ -20,3 +20,15 @@ def run(*overrides: str) -> dict:
     [planned], _ = prepared(jobs)
     with forced([planned]) as since:
         return run_alone(planned, since)
+
+
+def load(run, *, device: str = "auto", root: str | None = None):
+    """The networks of a finished training, by its folder, with their input normalization.
+
+    `load(run).predict(images)` tells the classes that they see in uint8 images N×H×W×3; see normbench.training.kept.
+    device: auto, cpu, cuda or cuda:N. root: the folder of the data, where it is no longer the one of the run. Raises
+    normbench.errors.UserError for a folder without networks.
+    """
+    from normbench.training import kept
+
+    return kept.load(run, device=device, root=root)

@@ -11,7 +11,7 @@ import yaml
 
 from normbench.analysis.kinds import KINDS
 from normbench.config.files import GROUPS, choices, conf_dir, default_choices
-from normbench.config.keys import identity_of
+from normbench.config.keys import KEYS, identity_of
 from normbench.errors import InputError, choices_text
 from normbench.facts import facts_of
 from normbench.measures import MEASURES
@@ -135,7 +135,7 @@ def measurements() -> str:
 def keys() -> str:
     """Those of config.yaml, then group by group: the default, what it is, and whether the key is part of a run's name.
 
-    Those of methods and measurements are in tables of their own.
+    Options of methods and measurements are in tables of their own.
     """
     own = {name: said for name, said in _said("config.yaml").items() if not name.startswith("hydra.")}
     parts = [_keys_table({name: said for name, said in own.items() if "." not in name})]
@@ -152,8 +152,9 @@ def _of_group(group: str) -> dict[str, tuple[str, str]]:
     """Key → default and comment: the choice of a group, then what the files of its choices have."""
     default = default_choices()[group]
     rows = {group: (default, f"one of {_code(*choices(group))}")}
-    if group in ("norm", "measure"):
-        return rows
+    if group in ("norm", "measure"):  # but for options that have a line in KEYS
+        every = {f"{group}.{key}": said for one in choices(group) for key, said in _options(group, one).items()}
+        return rows | {name: said for name, said in every.items() if name in KEYS}
     others: dict[str, dict[str, list[str]]] = {}
     for choice in (default, *(choice for choice in choices(group) if choice != default)):
         for name, (value, comment) in _options(group, choice).items():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from normbench.analysis import gradients_page, matrices_page
+from normbench.analysis import gradients_page, matrices_page, mismatch_page, shift_page
 from normbench.analysis.evidence import measured
 from normbench.analysis.study import Study
 from normbench.records.metrics import MEASUREMENTS
@@ -14,6 +14,9 @@ from normbench.records.metrics import MEASUREMENTS
 PAGES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]]] = {
     "gradients": gradients_page.figures,
     "matrices": matrices_page.figures,
+    "mismatch": mismatch_page.figures,
+    "statistics": mismatch_page.errors,
+    "shift": shift_page.figures,
 }
 
 

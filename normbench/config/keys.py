@@ -56,6 +56,7 @@ from normbench.facts import facts_of, scaled_momentum
 # The next two are read by the modules that do the work; the others these have too, and a test holds them together.
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
+STATISTICS = ("batch", "running")  # that norm=batch normalizes by in training
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 KERNELS = ("auto", "native", "torch", "graph")
 INPUTS = ("raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma")
@@ -214,6 +215,14 @@ KEYS: dict[str, Key] = {
         Key("model.init_scale", POSITIVE),
         Key("model.zero_init_residual", boolean),
         Key("norm.name", _choice_of("norm")),
+        Key("norm.detach_statistics", boolean, "unless_default"),
+        Key("norm.statistics", one_of(STATISTICS), "unless_default"),
+        Key(
+            "norm.running_from",
+            number(lambda v: 0 <= v <= 1, "from 0 to 1"),
+            "unless_default",
+            moot=lambda config: None if config.norm.statistics == "running" else 0.8,
+        ),
         Key("data.name", one_of(IMAGES)),
         _never("data.root", optional(text), settle=_folders),
         Key("data.val_size", integer(1)),
@@ -291,8 +300,9 @@ BY_MACHINE = frozenset(key.name for key in KEYS.values() if key.by_machine)
 
 
 def method_keys(method: str) -> dict[str, Key]:
-    """The options of a method, whose types are those of its file; their ranges are the layers' own to know."""
-    keys = {name: Key(name, check) for name, check in _option_checks("norm", method).items()}
+    """The options of a method: those with a line above, the others with the types of its file, whose ranges are the
+    layers' own to know."""
+    keys = {name: KEYS.get(name) or Key(name, check) for name, check in _option_checks("norm", method).items()}
     if momentum := keys.get("norm.momentum"):
         keys["norm.momentum"] = Key(momentum.name, either("scaled", momentum.check), settle=_momentum)
     return keys

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 
 from normbench.measures import (
     axes,
+    biases,
     depth,
     gaussian,
     gradients,
     inputs,
     invariances,
+    mates,
     matrices,
+    mismatch,
     range_test,
+    shift,
     speed,
+    statistics,
     train,
 )
 from normbench.tasks.build import check_network
@@ -49,4 +54,9 @@ MEASURES: dict[str, Measurement] = {
     "matrices": Measurement(matrices.measure, images=False, check=matrices.check),
     "gaussian": Measurement(gaussian.measure, check=gaussian.check),
     "speed": Measurement(speed.measure, images=False, check=speed.check),
+    "mismatch": Measurement(mismatch.measure, check=mismatch.check),
+    "mates": Measurement(mates.measure, check=mates.check),
+    "statistics": Measurement(statistics.measure, check=statistics.check),
+    "shift": Measurement(shift.measure, check=shift.check),
+    "biases": Measurement(biases.measure, check=biases.check),
 }

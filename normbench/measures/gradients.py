@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from normbench.errors import InputError
-from normbench.measures.start import at_start
+from normbench.measures.start import at_start, looked_at
 from normbench.norms.plain import Conv2d
 from normbench.records.metrics import BEYOND, BINS, TAILS
 from normbench.tasks.build import check_network, make_model
@@ -67,8 +67,8 @@ def middle(count: int) -> int:
 def observe(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0, layer: int = 0):
     """One pass over a batch: (a row a layer, (gradient by the logits N×K, labels)).
 
-    model: of one replicate, in the mode that counts. x: inputs N×3×H×W, labels: N. layer: counted from 1, the one whose
-    rows have the counts of a histogram; 0: the middle one.
+    model: of one replicate, looked at in training mode. x: inputs N×3×H×W, labels: N. layer: counted from 1, the one
+    whose rows have the counts of a histogram; 0: the middle one.
     What a gradient by an output comes to is taken as it passes: all of them would be as large as the network's outputs.
     """
     layers = convolutions(model)
@@ -85,7 +85,8 @@ def observe(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, label_smoot
 
     hooks = [*(one.register_forward_hook(watch) for one in layers), model.register_forward_hook(watch_logits)]
     try:
-        batch_loss(model, x, labels, label_smoothing).backward()
+        with looked_at(model):
+            batch_loss(model, x, labels, label_smoothing).backward()
     finally:
         for hook in hooks:
             hook.remove()

@@ -12,7 +12,7 @@ from normbench.data.cache import dataset
 from normbench.data.inputs import Inputs
 from normbench.measures.curvature import condition_number, hessian_extremes
 from normbench.measures.float16 import float16_shares
-from normbench.measures.start import at_start
+from normbench.measures.start import at_start, looked_at
 from normbench.records.metrics import MATRICES
 from normbench.tasks.classify import batch_loss
 
@@ -50,8 +50,9 @@ def _conditions(data_options: str, images: int) -> dict[str, dict]:
 
 def _network(config, task, seed: int) -> dict:
     (model, x, labels), smoothing = at_start(config, task, seed), config.augment.label_smoothing
-    with torch.no_grad():
-        loss = batch_loss(model, x, labels, smoothing).item()
-    smallest, largest = hessian_extremes(model, x, labels, label_smoothing=smoothing)
-    shares = float16_shares(model, x, labels, label_smoothing=smoothing)
+    with looked_at(model):
+        with torch.no_grad():
+            loss = batch_loss(model, x, labels, smoothing).item()
+        smallest, largest = hessian_extremes(model, x, labels, label_smoothing=smoothing)
+        shares = float16_shares(model, x, labels, label_smoothing=smoothing)
     return {"loss": loss, "hessian_largest": largest, "hessian_smallest": smallest} | asdict(shares)

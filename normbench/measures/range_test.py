@@ -60,6 +60,7 @@ def find_lr(
                 curve.append(loss)
             network.lost = torch.tensor([divergence(curve, steps) is not None for curve in curves])
             poll()
+        network.forget_gradients()
         losses |= dict(zip(task.seeds, curves, strict=True))
     return LrTest(rates, optimizer_rates, losses, chance=math.log(data.num_classes))
 

@@ -1,16 +1,18 @@
-"""Statistics shared by the samples of a batch: batch, sync_batch, ghost_batch.
+"""Statistics shared by the samples of a batch: batch, with statistics that may be constants; sync_batch, ghost_batch.
 
 All keep running averages for evaluation: `running_mean` and `running_var`, R·C each, updated with weight `momentum` for
 the NEW batch (torch's convention). The normalization uses the biased variance, `running_var` takes the unbiased one.
 """
 
+import math
 from contextlib import contextmanager
 
 import torch
 from torch import distributed
 from torch.nn import functional as F
 
-from normbench.errors import InputError
+from normbench.config.keys import STATISTICS
+from normbench.errors import InputError, choices_text
 from normbench.norms.plain import Norm, require_values
 
 
@@ -55,6 +57,77 @@ class BatchNorm(Norm):
         count = x.numel() // x.shape[1]
         moments = torch.stack([torch.full_like(mean, count), count * mean, count * (var + mean**2)])
         return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps), moments
+
+    @torch.jit.unused
+    def by_moments(self, x, mean, var):
+        """x normalized by a mean and a variance that broadcast over it."""
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight.view(shape)
+        shift = -mean * scale if self.bias is None else self.bias.view(shape) - mean * scale
+        return torch.addcmul(shift, x, scale)  # of the maps one pass
+
+
+class ConstantBatchNorm(BatchNorm):
+    """Batch normalization whose statistics are constants to the gradient, in all of training or in a part of it.
+
+    detached: the batch's own moments count as constants, so that descent ignores what it does to them (what Ioffe &
+    Szegedy 2015, arXiv 1502.03167, §2, warn of). running_from: the share of training from which the running averages
+    stand in for them, and stay as they are (frozen statistics: Wu & Johnson 2021, arXiv 2105.07576); infinity: never.
+    """
+
+    def __init__(self, num_features: int, replicates: int, detached: bool, running_from: float, **options):
+        super().__init__(num_features, replicates, **options)
+        self.detached, self.running_from, self.frozen = detached, running_from, False
+
+    def normalize(self, x):
+        if self.frozen:
+            mean, var = self.running_mean, self.running_var
+        elif self.detached:
+            mean, var = self._of_batch(x)
+        else:
+            return self.by_batch(x)
+        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+
+    @torch.no_grad()
+    def _of_batch(self, x):
+        """The moments of a batch, which the running averages take."""
+        count = x.numel() // x.shape[1]
+        require_values(count, "batch_size", x.shape[0], "the batch statistic of a channel")
+        var, mean = torch.var_mean(x.to(self.running_mean.dtype), [0, *range(2, x.dim())], correction=0)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        return mean, var
+
+
+def batch_norm(
+    num_features: int,
+    replicates: int = 1,
+    *,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    affine: bool = True,
+    detach_statistics: bool = False,
+    statistics: str = "batch",
+    running_from: float = 0.8,
+):
+    """The layer of norm=batch: BatchNorm, or one whose statistics are constants. Raises InputError."""
+    options = {"momentum": momentum, "eps": eps, "affine": affine}
+    if statistics not in STATISTICS:
+        raise InputError("statistics", statistics, choices_text(statistics, STATISTICS))
+    if not 0 <= running_from <= 1:
+        raise InputError("running_from", running_from, "must lie between 0 and 1: a share of training")
+    if statistics == "batch" and not detach_statistics:
+        return BatchNorm(num_features, replicates, **options)
+    running_from = running_from if statistics == "running" else math.inf
+    return ConstantBatchNorm(num_features, replicates, detach_statistics, running_from, **options)
+
+
+def freeze_statistics(model, step: int, share: float) -> None:
+    """Before a step: from its share of training on a layer's running averages stand in for the batch's moments."""
+    for module in model.modules():
+        if isinstance(module, ConstantBatchNorm):
+            module.frozen = share >= module.running_from
 
 
 class GhostBatchNorm(BatchNorm):
@@ -162,6 +235,11 @@ class MeanOnlyBatchNorm(BatchNorm):
         count = x.numel() // x.shape[1]
         moments = torch.stack([torch.full_like(mean, count), count * mean, torch.zeros_like(mean)]).double()
         return self._shift(x, mean), moments
+
+    @torch.jit.unused
+    def by_moments(self, x, mean, var):
+        y = x - mean
+        return y if self.bias is None else y + self.bias.view((1, -1) + (1,) * (x.dim() - 2))
 
     def _batch_mean(self, x):
         dims = [0] + list(range(2, x.dim()))  # noqa: RUF005 (torch.jit.script has no unpacking)

@@ -5,7 +5,7 @@ it, an entry in FACTS.
 """
 
 from normbench.errors import InputError, choices_text
-from normbench.norms.batch import BatchNorm, GhostBatchNorm, SyncBatchNorm
+from normbench.norms.batch import GhostBatchNorm, SyncBatchNorm, batch_norm, freeze_statistics
 from normbench.norms.method import Method
 from normbench.norms.plain import ResidualScalar
 from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d
@@ -21,7 +21,7 @@ from normbench.norms.weight import (
 NORMS: dict[str, Method] = {
     "none": Method(),
     "skipinit": Method(residual=ResidualScalar),
-    "batch": Method(BatchNorm),
+    "batch": Method(batch_norm, before_step=freeze_statistics),
     "sync_batch": Method(SyncBatchNorm),
     "ghost_batch": Method(GhostBatchNorm),
     "layer": Method(LayerNorm),

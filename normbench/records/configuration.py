@@ -9,10 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
+from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
+from normbench.config.files import GROUPS, default_choices, default_config
 from normbench.config.identity import digest, identity
-from normbench.config.values import Values
+from normbench.config.values import Values, plain
 from normbench.records.damage import Damaged, content_of, undamaged
 from normbench.records.files import checksum
 from normbench.records.result import environment_of
@@ -42,6 +44,13 @@ def configuration_of(path: Path) -> Values | None:
     """What config.yaml says; None where there is none. Raises Damaged for what is no mapping in YAML."""
     content = content_of(path)
     return None if content is None else _parsed(path, content)
+
+
+def completed(config: Values) -> Values:
+    """A configuration of any version with the keys that have come since, at their defaults, which never change."""
+    chosen = default_choices() | {group: config[group].name for group in GROUPS if group in config}
+    whole = OmegaConf.merge(default_config(chosen), plain(config))
+    return Values(OmegaConf.to_container(whole, resolve=True))
 
 
 def digest_of(path: Path) -> str | None:

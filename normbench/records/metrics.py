@@ -326,6 +326,133 @@ SPEED = (
     Outcome("subnormal", "inputs that are subnormal", "%", digits=".3g", printed="subnormal %", swept="subnormal %"),
 )
 
+BATCHES = tuple(2**power for power in range(10))  # images, of the statistics that are looked at: 1 to 512
+TOLD_BATCHES = (2, 32, 128)  # of those, the ones in the tables
+OF_BATCHES = tuple(
+    Outcome(
+        f"test_acc_batch_{size}",
+        f"test accuracy, statistics of {size} test images",
+        "%",
+        "higher",
+        guessing,
+        tested=True,
+        **({"printed": f"of {size} %", "swept": f"of {size} %"} if size in TOLD_BATCHES else UNSHOWN),
+    )
+    for size in BATCHES
+)
+MISMATCH = (
+    Outcome(
+        "test_acc_running",
+        "test accuracy, running averages",
+        "%",
+        "higher",
+        guessing,
+        tested=True,
+        printed="running %",
+        swept="running %",
+    ),
+    *(outcome for outcome in TRAINING if outcome.name == "test_acc_precise"),
+    Outcome(
+        "test_acc_evalnorm",
+        "test accuracy, EvalNorm's statistics",
+        "%",
+        "higher",
+        guessing,
+        tested=True,
+        printed="EvalNorm %",
+        swept="EvalNorm %",
+    ),
+    *OF_BATCHES,
+)
+MATES = (
+    *(
+        Outcome(
+            f"mates_{size}",
+            f"spread of a logit over batches of {size}",
+            better="lower",
+            scale="log",
+            table="further" if size in TOLD_BATCHES else None,
+            digits=".3g",
+            printed=f"spread, {size}" if size in TOLD_BATCHES else None,
+            swept=f"spread, {size}" if size in TOLD_BATCHES else None,
+        )
+        for size in BATCHES[1:]
+    ),
+    Outcome(
+        "mates_slope",
+        "slope of that spread over the size of a batch",
+        "powers",
+        digits=".3f",
+        printed="slope",
+        swept="slope",
+    ),
+)
+STATISTICS = (
+    Outcome(
+        "mean_error",
+        "error of a batch's mean",
+        "standard deviations",
+        "lower",
+        scale="log",
+        digits=".3g",
+        printed="error of the mean",
+        swept="error of the mean",
+    ),
+    Outcome(
+        "var_error",
+        "relative error of a batch's variance",
+        "",
+        "lower",
+        scale="log",
+        digits=".3g",
+        printed="of the variance",
+        swept="of the variance",
+    ),
+    Outcome(
+        "mean_error_slope",
+        "slope of the error of the mean over the size of a batch",
+        "powers",
+        digits=".3f",
+        swept=None,
+    ),
+    Outcome("var_error_slope", "slope of the error of the variance", "powers", digits=".3f", printed=None, swept=None),
+    Outcome("image_correlation", "correlation of two positions of an image", digits=".3f", printed="ρ", swept="ρ"),
+)
+
+PERCENTILES = (15, 50, 85)  # of a unit's values
+SHIFT = (
+    *(
+        Outcome(name, words, unit, scale=scale, digits=".3g", printed=head, swept=head)
+        for name, words, unit, scale, head in (
+            ("ics", "change of a gradient by the layers before", "", "log", "‖G−G′‖"),
+            ("ics_relative", "that change over the gradient", "", "log", "over ‖G‖"),
+            ("ics_cosine", "cosine of the two gradients", "", "linear", "cosine"),
+        )
+    ),
+    *(
+        Outcome(f"{name}{end}", f"{words}, {place} the norm", unit, "lower", scale="log", digits=".3g", **shown)
+        for end, place, shown in (("", "after", {}), ("_before", "before", SUMMARY))
+        for name, words, unit in (
+            ("drift", "way of a unit's median", "widths"),
+            ("width_ratio", "largest over least width of a unit's values", ""),
+            ("distance", "distance of a unit's values in time", "standard deviations"),
+        )
+    ),
+)
+BIASES = (
+    Outcome("bias_norm", "norm of the biases at the end", scale="log", digits=".3g", printed="‖b‖", swept="‖b‖"),
+    Outcome("bias_growth", "growth of that norm", "powers of the step", digits=".3f", printed="growth", swept="growth"),
+    Outcome(
+        "loss_ratio",
+        "loss at the end over that at the start",
+        better="lower",
+        scale="log",
+        digits=".3g",
+        printed="loss ratio",
+        swept="loss ratio",
+    ),
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -339,6 +466,11 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "matrices": PRODUCTS_OF_MATRICES,
     "gaussian": GAUSSIAN,
     "speed": SPEED,
+    "mismatch": MISMATCH,
+    "mates": MATES,
+    "statistics": STATISTICS,
+    "shift": SHIFT,
+    "biases": BIASES,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -370,6 +502,14 @@ COLUMNS = {
     "matrices": ("seed", "k", "moment", "fuss_catalan"),
     "gaussian": ("seed", "layer", "place", "channels", "mean", "variance", "skewness", "excess"),
     "speed": ("seed", "pass", "ms", "reference_ms"),
+    "mismatch": ("seed", "statistics", "size", "shuffle", "acc"),
+    "mates": ("seed", "size", "spread"),
+    "shift": (
+        *("seed", "step", "layer", "gradient", "change", "cosine"),  # as gradients see it
+        *("distance", "distance_before", *(f"p{share}" for share in PERCENTILES)),  # as distributions
+    ),
+    "biases": ("seed", "step", "loss", "bias_norm"),
+    "statistics": ("seed", "layer", "size", "mean_error", "expected", "var_error", "correlation"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

@@ -29,6 +29,9 @@ CHANGES = {
     "model.width": 24,
     "model.shortcut": "projection",
     "model.norm_position": "after",
+    "norm.detach_statistics": True,
+    "norm.statistics": "running",
+    "norm.running_from": 0.5,
     "model.activation": "gelu",
     "model.dropout": 0.1,
     "model.init_scale": 0.5,
@@ -242,7 +245,7 @@ def test_a_name_is_a_folder_name_whatever_the_values(base):
     name = run_id(config)
     assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
     assert len(name) <= 140
-    assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-b64-s1-r2-")
+    assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-detach_statisticsTrue-")
 
 
 def test_a_name_is_the_same_in_every_process(compose):

@@ -37,9 +37,11 @@ def test_every_option_reaches_its_layer(name):
     """A value unlike the default changes the attribute or the layer it makes; a wrong one is an error."""
     changed = {"eps": 0.25, "momentum": 0.25, "affine": False, "num_groups": 4, "ghost_size": 5, "ws_eps": 0.25}
     changed |= {"mode": "std_only", "norm": "batch", "mean_only_bn": True, "initial": 0.25}
+    changed |= {"detach_statistics": True, "statistics": "running", "running_from": 0.25}
     for key in NORMS[name].options():
         also = {("weight_norm", "momentum"): {"mean_only_bn": True}, ("weight_norm", "affine"): {"mean_only_bn": True}}
-        also[("weight_standardization", "momentum")] = {"norm": "batch"}
+        also |= {("weight_standardization", "momentum"): {"norm": "batch"}}
+        also |= {("batch", "running_from"): {"statistics": "running"}}
         others = also.get((name, key), {})
         default, other = (
             Layers(name, others | option).conv_norm(8, 16, 3, ends_branch=True) for option in ({}, {key: changed[key]})
@@ -48,7 +50,7 @@ def test_every_option_reaches_its_layer(name):
 
 
 def described(branch):
-    attributes = ("eps", "momentum", "num_groups", "ghost_size", "mode", "ws_eps")
+    attributes = ("eps", "momentum", "num_groups", "ghost_size", "mode", "ws_eps", "running_from")
     return [
         (type(layer), {key: getattr(layer, key, None) for key in attributes}, _parameters(layer)) for layer in branch
     ]
