@@ -88,7 +88,7 @@ def _kept(directory: RunDirectory, seeds: list) -> dict:
     """The content of the checkpoint, if there is one. Raises Unfit for one that is not of these seeds."""
     kept = directory.load_checkpoint() or NOTHING
     try:
-        begun = [seed for stack in kept["finished"] for seed in stack["seeds"]] + (kept.get("seeds") or [])
+        begun = [seed for stack in kept["finished"] for seed in stack["seeds"]] + _under_way(kept)
         if "current" in kept and begun == seeds[: len(begun)]:
             return _with_room(kept, directory)
     except (TypeError, LookupError):  # what another version kept
@@ -116,7 +116,7 @@ def _stacks(config, kept: dict) -> list[list[int]]:
 
 def _under_way(kept: dict) -> list[int]:
     """The seeds of the state that is kept; none where an earlier version kept it, which did not say them."""
-    return kept.get("seeds") or [] if kept["current"] is not None else []
+    return [] if kept["current"] is None else kept.get("seeds") or []
 
 
 def _measure(config, directory: RunDirectory, device: str, processes: Processes, kept: dict) -> dict:

@@ -130,7 +130,7 @@ class Session:
         """A stack is done. The model of its last state, if it had one, is kept."""
         model = (self.current or {}).get("model")
         kept = {"seeds": list(seeds), "entries": entries, "rows": rows, "model": model, "right": self.current_right}
-        self.finished, self.current, self.current_right = [*self.finished, kept], None, {}
+        self.finished, self.current, self.current_right, self.seeds = [*self.finished, kept], None, {}, None
         self.keep()
 
     def rows(self) -> list[dict]:

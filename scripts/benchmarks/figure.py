@@ -32,8 +32,7 @@ def draw(rows: list[dict], machine: str, path: Path) -> None:
     axes = figure.axes[0]
     axes.set_xlim(0, 1.3 * max(row["over_plain"] for row in rows))
     figure.supxlabel(
-        "speed, a replicate, over the plain PyTorch loop's (in brackets: share of the best matrix product)\n"
-        f"{machine}",
+        f"speed, a replicate, over the plain PyTorch loop's (in brackets: share of the best matrix product)\n{machine}",
         fontsize=9,
     )
     figure.savefig(path, dpi=150)
