@@ -55,9 +55,7 @@ def _require_recordable(config, processes: int) -> None:
             "kernels", "graph", f"model.dropout={config.model.dropout} draws at each step; leave it at auto"
         )
     if config.norm.get("statistics") == "running":
-        raise InputError(
-            "kernels", "graph", "norm.statistics=running changes what a step is; leave it at auto"
-        )
+        raise InputError("kernels", "graph", "norm.statistics=running changes what a step is; leave it at auto")
     if processes > 1:
         raise InputError("kernels", "graph", "a batch over several processes is torch's; leave it at auto")
 
