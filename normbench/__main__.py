@@ -38,13 +38,15 @@ def _main(command: list[str]) -> int:
     from hydra.errors import HydraException
 
     from normbench.cli import help_text, parse_flags
-    from normbench.config.overrides import check_hydras, check_once, normalize, plan
+    from normbench.config.overrides import check_hydras, check_once, is_search, normalize, plan
 
     arguments = parse_flags(command)
     if arguments.help:
         print(help_text())
         return 0
     check_once(arguments.overrides)
+    if is_search(arguments.overrides):
+        return _search(arguments)
     overrides = normalize(arguments.overrides)
     flags = [word for word in command if word not in arguments.overrides]
     if arguments.hydra_help or arguments.shell_completion:
@@ -103,13 +105,47 @@ def _main(command: list[str]) -> int:
                 run_sweep(todo, for_hydra, began)
         return print_sweep(runs)
     except (Stopped, KeyboardInterrupt) as error:
-        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
-        with suppress(OSError):  # of a terminal that was closed
-            if isinstance(stopped.__cause__, UserError) and first():  # met while it was stopping
-                print(f"normbench: {stopped.__cause__}", file=sys.stderr)
-            if first():
-                print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
-        return stopped.exit_status
+        return _stopped(error)
+
+
+def _stopped(error: BaseException) -> int:
+    """Say what stopped the command, and how it goes on. Returns the exit status."""
+    from normbench.signals import Stopped
+
+    stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+    with suppress(OSError):  # of a terminal that was closed
+        if isinstance(stopped.__cause__, UserError) and first():  # met while it was stopping
+            print(f"normbench: {stopped.__cause__}", file=sys.stderr)
+        if first():
+            print(f"normbench: stopped by {stopped}; to go on: {os.environ['NORMBENCH_COMMAND']}", file=sys.stderr)
+    return stopped.exit_status
+
+
+def _search(arguments) -> int:
+    """Let a sweeper of Hydra's choose the runs, by the validation accuracy of those before."""
+    from normbench.config.overrides import normalize_search, plan
+    from normbench.runs.planned import runs_of
+    from normbench.runs.search import MAXIMIZE, NOTHING, begin, objective, print_best
+    from normbench.signals import Stopped
+
+    if not arguments.multirun:
+        raise UserError("hydra/sweeper: is for a sweep, and one run would ignore it: add -m")
+    if arguments.dry_run:
+        raise UserError("--dry-run: the runs of a search follow from one another, and cannot be told beforehand")
+    overrides, one = normalize_search(arguments.overrides)
+    [run] = runs_of(plan(one, False)[0])
+    begin(run)
+    try:
+        _hydra(["-m", *overrides, MAXIMIZE], objective)
+    except (Stopped, KeyboardInterrupt) as error:
+        return _stopped(error)
+    except ValueError as error:
+        if not str(error).startswith(NOTHING):
+            raise
+        print("normbench: every run of the search failed", file=sys.stderr)
+        return 1
+    print_best(run.config.output)
+    return 0
 
 
 def _hydra(arguments: list[str], task) -> None:

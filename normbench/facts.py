@@ -21,8 +21,8 @@ class Facts:
     """paper: where the method is defined. batch_statistics: whether what an image becomes depends on its batch.
     all_processes: whether such a statistic goes over the images of all of torchrun's processes. images_option: the
     option that says how many images a statistic takes, of each process's batch, which it divides; None: all of them.
-    rate_of: the method whose tuned learning rate it takes where a table has none of its own, None: none. look: None:
-    one of those left over.
+    rate_of: the method whose tuned learning rate it takes where a table has none of its own, None: none.
+    look: None: one of those left over.
     """
 
     paper: str = ""

@@ -12,7 +12,7 @@ from normbench.analysis.kinds import KINDS
 from normbench.cli import parse_flags, power
 from normbench.config.files import choices
 from normbench.config.keys import KEYS, measure_keys, method_keys
-from normbench.config.overrides import normalize, plan
+from normbench.config.overrides import is_search, normalize, normalize_search, plan
 from normbench.docs import PARTS, TABLES, filled
 from normbench.errors import InputError
 from normbench.norms import Method
@@ -151,12 +151,14 @@ def test_its_question_is_answered(command, monkeypatch, capsys):
 @pytest.mark.parametrize("command", commands(r"python -m normbench (?!power )|torchrun .*-m normbench "))
 def test_its_command_is_understood(command):
     """Up to the configuration of each of its runs; none begins."""
-    for launcher in re.findall(r"hydra/launcher=(\w+)", command):
-        if f"{launcher}.yaml" not in ConfigStore.instance().list("hydra/launcher"):
-            pytest.skip(f"hydra/launcher={launcher} is not installed")
+    for group, name in re.findall(r"(hydra/launcher|hydra/sweeper)=(\w+)", command):
+        if f"{name}.yaml" not in ConfigStore.instance().list(group):
+            pytest.skip(f"{group}={name} is not installed")
     arguments = parse_flags(shlex.split(command.partition("-m normbench ")[2]))
     if not arguments.help:
-        jobs, _, _ = plan(normalize(arguments.overrides), arguments.multirun)
+        searched = is_search(arguments.overrides)
+        overrides = normalize_search(arguments.overrides)[1] if searched else normalize(arguments.overrides)
+        jobs, _, _ = plan(overrides, arguments.multirun and not searched)
         assert runs_of(jobs)
 
 

@@ -25,6 +25,8 @@ from normbench.errors import InputError, UserError, choices_text
 
 # Launcher of Hydra's → the extra of pyproject.toml that installs it.
 LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+# A sweeper of Hydra's that chooses the runs → likewise.
+SWEEPERS = {"optuna": "optuna"}
 MOST_RUNS = 100_000  # of a command: their configurations have to fit into memory
 
 WHOLE = re.compile(r"-?(0|[1-9]\d*)")  # an integer, as Hydra's grammar has it
@@ -36,6 +38,35 @@ class Job:
 
     overrides: tuple[str, ...]
     config: Values
+
+
+def is_search(overrides: Iterable[str]) -> bool:
+    """Whether a sweeper of Hydra's is to choose the runs. Raises InputError for one that is not installed."""
+    chosen = {"hydra/sweeper=" + name: name for name in SWEEPERS}
+    found = [chosen[word.lstrip("+")] for word in overrides if word.lstrip("+") in chosen]
+    for name in found:
+        _check_plugin("hydra/sweeper", name, SWEEPERS)
+    return bool(found)
+
+
+def normalize_search(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides of a search as Hydra takes them; and those of one run that is within it.
+
+    Raises UserError for what is no override or has no place in a search, InputError for an unknown choice of a group.
+    """
+    hydra, one = [], []
+    for override in overrides:
+        parsed = _parse(override, intervals=True)
+        if parsed.key_or_group == "experiment":
+            raise UserError(f"{override}: a study has a grid of its own, and a search types its keys: leave it out")
+        if parsed.is_sweep_override() and isinstance(given := parsed.value(), IntervalSweep):
+            hydra.append(parsed.input_line.lstrip("+"))
+            one.append(f"{parsed.key_or_group}={given.start}")
+            continue
+        hydra.append(_spelling(parsed, search=True))
+        if not _is_hydras(parsed.key_or_group):
+            one.append(f"{parsed.key_or_group}={values(parsed)[0]}")
+    return hydra, one
 
 
 def normalize(overrides: list[str]) -> list[str]:
@@ -55,7 +86,7 @@ def check_once(overrides: Iterable[str]) -> None:
     """Raise UserError for a key that is typed twice, in whichever spelling."""
     seen = {}
     for override in overrides:
-        key = _parse(override).key_or_group
+        key = _parse(override, intervals=True).key_or_group
         if key in seen:
             raise UserError(f"{override}: {key} is given twice, {seen[key]} before; leave one of them out")
         seen[key] = override
@@ -67,7 +98,7 @@ def check_hydras(overrides: Iterable[str], multirun: bool) -> None:
         hydras.require_sweep({_parse(override).key_or_group: override for override in overrides})
 
 
-def _parse(override: str) -> Override:
+def _parse(override: str, intervals: bool = False) -> Override:
     override = _home(override)
     try:
         parsed = OverridesParser.create().parse_override(override)
@@ -75,7 +106,7 @@ def _parse(override: str) -> Override:
         parsed = None
     if parsed is None or not parsed.key_or_group or parsed.package is not None:
         raise UserError(f"{override}: not understood; {_advice(override)} (see --help)")
-    if parsed.is_sweep_override() and isinstance(parsed.value(), IntervalSweep):
+    if not intervals and parsed.is_sweep_override() and isinstance(parsed.value(), IntervalSweep):
         raise UserError(f"{override}: an interval is no list of values; write them as range(0,10,2) or 0.1,0.2")
     return parsed
 
@@ -114,16 +145,16 @@ def _count(override: Override) -> int:
     return 1 if override.is_delete() else len(values(override))
 
 
-def _spelling(override: Override) -> str:
+def _spelling(override: Override, search: bool = False) -> str:
     key, line = override.key_or_group, override.input_line
     if key == "hydra/launcher":
         for value in values(override):
-            _check_launcher(value)
+            _check_plugin(key, value, LAUNCHERS)
     for value in () if override.is_delete() else values(override):
         if value == "???":
             raise InputError(key, value, "stands for a value that is missing; give it one")
     if _is_hydras(key):
-        hydras.refuse(key, line, "" if override.is_delete() else values(override)[0])
+        hydras.refuse(key, line, "" if override.is_delete() else values(override)[0], search)
         return line
     if override.is_delete():
         raise UserError(f"{line}: keys cannot be deleted")
@@ -141,15 +172,15 @@ def _spelling(override: Override) -> str:
     return line.lstrip("+")
 
 
-def _check_launcher(name: str) -> None:
-    """Raise InputError for a launcher that is unknown or not installed."""
+def _check_plugin(group: str, name: str, extras: dict[str, str]) -> None:
+    """Raise InputError for a plugin of Hydra's that is unknown or not installed. extras: those that install some."""
     Plugins.instance()  # registers what is installed
-    installed = {file.removesuffix(".yaml") for file in ConfigStore.instance().list("hydra/launcher")}
+    installed = {file.removesuffix(".yaml") for file in ConfigStore.instance().list(group)}
     if name in installed:
         return
-    if name in LAUNCHERS:
-        raise InputError("hydra/launcher", name, f"not installed; pip install 'normbench[{LAUNCHERS[name]}]'")
-    raise InputError("hydra/launcher", name, f"unknown launcher; {choices_text(name, {*LAUNCHERS, *installed})}")
+    if name in extras:
+        raise InputError(group, name, f"not installed; pip install 'normbench[{extras[name]}]'")
+    raise InputError(group, name, f"unknown {group.partition('/')[2]}; {choices_text(name, {*extras, *installed})}")
 
 
 def _is_hydras(key: str) -> bool:

@@ -9,7 +9,7 @@ COLUMNS = 3
 
 
 def draw(rows: list[dict], machine: str, path: Path) -> None:
-    """rows: of the benchmark `train`. Bars: times the plain loop's images a second; beside them the share."""
+    """rows: of the benchmark `train`. Bars: × the plain loop's speed; beside them the share."""
     cases = list(dict.fromkeys(row["case"] for row in rows))
     lines = -(-len(cases) // COLUMNS)
     most = max(sum(row["case"] == case for row in rows) for case in cases)
@@ -32,7 +32,7 @@ def draw(rows: list[dict], machine: str, path: Path) -> None:
     axes = figure.axes[0]
     axes.set_xlim(0, 1.3 * max(row["over_plain"] for row in rows))
     figure.supxlabel(
-        "images a second and replicate over the plain PyTorch loop's (in brackets: share of the best matrix product)\n"
+        "speed, a replicate, over the plain PyTorch loop's (in brackets: share of the best matrix product)\n"
         f"{machine}",
         fontsize=9,
     )

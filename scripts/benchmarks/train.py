@@ -26,7 +26,6 @@ from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
 
-
 MOST_BY_JAX = 8  # images of a batch: with more it takes a multiple of the plain loop's time
 
 
