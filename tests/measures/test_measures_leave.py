@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from normbench.measures import MEASURES
-from normbench.training import kept
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
 from normbench.training.steps import steps
@@ -53,20 +52,3 @@ def test_a_measurement_leaves_networks_as_they_were(measure, run, monkeypatch):
         found = network.model.state_dict()
         for name, value in expected.model.state_dict().items():
             assert torch.equal(found[name], value), name
-
-
-@pytest.mark.parametrize("measure", ["mismatch", "mates", "statistics"])
-def test_a_kept_network_is_as_it_was_kept(measure, run, monkeypatch):
-    options = OPTIONS[measure]
-    run(*HOW)
-    loaded, read = [], kept.Networks.__init__
-
-    def reads(networks, *arguments):
-        read(networks, *arguments)
-        loaded.append((networks, {name: value.clone() for name, value in networks.model.state_dict().items()}))
-
-    monkeypatch.setattr(kept.Networks, "__init__", reads)
-    run(f"measure={measure}", *HOW, *options)
-    [(networks, before)] = loaded
-    assert all(torch.equal(value, before[name]) for name, value in networks.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in networks.model.parameters())

@@ -19,6 +19,7 @@ from normbench.norms.evaluation import moments
 from normbench.random import derive
 from normbench.records.metrics import outcomes
 from normbench.tasks import make_task
+from normbench.training import kept
 from normbench.training.network import Network
 
 HOW = ("model.width=4", "epochs=1", "data.train_size=32", "data.test_size=30", "data.val_size=20")
@@ -30,11 +31,23 @@ OF = {
 
 
 @pytest.mark.parametrize("measure", OF)
-def test_a_finished_training_is_taken_and_one_that_is_not_is_done(measure, run, tmp_path):
+def test_a_finished_training_is_taken_and_one_that_is_not_is_done(measure, run, tmp_path, monkeypatch):
+    """What is taken is left as it was kept."""
+    loaded, read = [], kept.Networks.__init__
+
+    def reads(networks, *arguments):
+        read(networks, *arguments)
+        loaded.append((networks.model, {name: value.clone() for name, value in networks.model.state_dict().items()}))
+
+    monkeypatch.setattr(kept.Networks, "__init__", reads)
     how = (f"measure={measure}", *HOW, *OF[measure], "replicates=2", "stack=2", "precision=float64")
     here, rows, _ = run(*how, output=tmp_path / "here")
     trained, _, _ = run(*HOW, "replicates=2", "stack=1", "precision=float64", output=tmp_path / "there")
     there, rows_there, _ = run(*how, output=tmp_path / "there")
+    [(model, before)] = loaded
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
     names = [name for name in here["replicates"][0] if name in outcomes() and name not in ("seconds", "stack")]
     assert len(names) > 4
     for one, other in zip(here["replicates"], there["replicates"], strict=True):
@@ -93,11 +106,11 @@ def test_mates_do_nothing_where_an_image_is_normalized_by_itself(norm, network):
 
 
 def test_mates_of_batch_normalization_count_the_less_the_more_they_are(network):
-    """From 16 on, where what they change is small, with the root of their number."""
-    how = ("measure.images=6", "measure.draws=20", "data.train_size=500", "precision=float32")
+    """From 8 on, where what they change is small, with the root of their number."""
+    how = ("measure.images=5", "measure.draws=12", "data.train_size=500", "precision=float32", "model.width=2")
     config, task, both = network("measure=mates", "norm=batch", *how)
-    found = {size: spread(config, task, both, size) for size in (16, 128)}
-    assert (found[16] / found[128]).tolist() == pytest.approx([8**0.5, 8**0.5], rel=0.25)
+    found = {size: spread(config, task, both, size) for size in (8, 64)}
+    assert (found[8] / found[64]).tolist() == pytest.approx([8**0.5, 8**0.5], rel=0.3)
 
 
 def test_spread_is_the_deviation_of_a_logit_over_batches(network):
