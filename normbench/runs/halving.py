@@ -102,9 +102,8 @@ class Halving:
                 print(f"normbench: {', '.join(told)}", file=sys.stderr)
         if first():
             through = sum(arm.through(self.plan) for arm in self.arms)
-            print(
-                f"normbench: {through} of {len(self.arms)} arms are through {len(self.plan) + 1} rungs", file=sys.stderr
-            )
+            told = f"through all {len(self.plan) + 1} rungs: {through} of {len(self.arms)} arms"
+            print(f"normbench: {told}", file=sys.stderr)
 
     def climb(self) -> None:
         """Take in all that is there already, whose runs are not to be done."""
@@ -123,8 +122,10 @@ class Halving:
             new += runs
             higher[len(arm.rungs)] += len(arm.rungs) > before
             edges += len(arm.rungs) == before
-        told = [f"{count} arms go on to rung {rung}" for rung, count in sorted(higher.items()) if count]
-        return new, told + [f"{edges} arms try a rate beyond the edge"] * bool(edges)
+        told = [
+            f"on to rung {rung}: {count} of {len(self.arms)} arms" for rung, count in sorted(higher.items()) if count
+        ]
+        return new, told + [f"a rate beyond the edge: {edges} of {len(self.arms)} arms"] * bool(edges)
 
     @property
     def runs(self) -> list[Run]:

@@ -66,8 +66,8 @@ def test_each_arm_climbs_on_its_own_and_edges_are_extended(tmp_path, capsys):
         [("group", 3.2, 2, 6, 7, 8)],
     ]
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "normbench: 1 arms go on to rung 2, 1 arms try a rate beyond the edge"
-    assert told[-1] == "normbench: 2 of 2 arms are through 2 rungs"
+    assert told[0] == "normbench: on to rung 2: 1 of 2 arms, a rate beyond the edge: 1 of 2 arms"
+    assert told[-1] == "normbench: through all 2 rungs: 2 of 2 arms"
     assert [stage for stage in swept(study(tmp_path)) if stage] == []  # and decides the same from what is there
 
 
@@ -102,7 +102,7 @@ def test_rates_beyond_the_edge_have_an_end(tmp_path, monkeypatch):
 def test_an_arm_with_a_failed_run_waits_and_the_others_go_on(tmp_path, capsys):
     done = [one for stage in swept(study(tmp_path), fail=[("batch", 0.1)]) for one in stage]
     assert {method for method, _, epochs, *_ in done if epochs == 2} == {"group"}
-    assert "1 of 2 arms are through 2 rungs" in capsys.readouterr().err
+    assert "through all 2 rungs: 1 of 2 arms" in capsys.readouterr().err
 
 
 def test_what_is_to_come_is_as_much_as_will_be(tmp_path):
@@ -164,7 +164,7 @@ def test_killed_and_taken_up_by_two_it_ends_as_if_undisturbed(tiny, tmp_path):
     killed.communicate(timeout=60)
     out, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
-    assert "1 of 1 arms are through 2 rungs" in err
+    assert "through all 2 rungs: 1 of 1 arms" in err
     assert len(results(roots[1])) < len(results(roots[0]))
     both = [Forked(roots[1], *words) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
