@@ -150,13 +150,13 @@ def _try(model_yaml: str, norm_yaml: str, batch: int, size: int) -> int:
 def feature_maps(model, batch: int = 2, size: int = SIZE) -> list[tuple[Conv2d, int]]:
     """The convolutions of a network, as they come in a training pass, and how many values each makes of an image.
 
-    It is left with statistics of batches of zeros.
+    It is left with statistics of batches of zeros; torch's generator as it was, whatever dropout draws.
     """
     found = []
     for module in model.modules():
         if isinstance(module, Conv2d):
             module.register_forward_hook(lambda conv, _, maps: found.append((conv, maps[0].numel())))
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.train()(torch.zeros(batch, 3, size, size))
     return found
 
