@@ -9,7 +9,17 @@ To add one: a file here, a line in MEASURES, its outcomes in records/metrics.py,
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from normbench.measures import axes, gradients, inputs, invariances, range_test, train
+from normbench.measures import (
+    axes,
+    gradients,
+    inputs,
+    invariances,
+    landscape,
+    landscape_linear,
+    range_test,
+    step,
+    train,
+)
 from normbench.tasks.build import check_network
 
 __all__ = ["MEASURES", "Measurement"]
@@ -34,4 +44,7 @@ MEASURES: dict[str, Measurement] = {
     "gradients": Measurement(gradients.measure, check=gradients.check),
     "axes": Measurement(axes.measure, images=False, check=axes.check),
     "invariances": Measurement(invariances.measure, images=False, check=invariances.check),
+    "landscape": Measurement(landscape.measure, check=landscape.check),
+    "landscape_linear": Measurement(landscape_linear.measure, images=False, check=landscape_linear.check),
+    "step": Measurement(step.measure, check=step.check),
 }

@@ -141,8 +141,8 @@ class LpBatchNorm(BatchNorm):
     Santurkar et al. 2018, arXiv 1805.11604, §3.3. p: `l1`, s = √(π/2)·mean|x−μ|, which is the standard deviation of a
     normal distribution; `l2`, s = √mean|x−μ|², BatchNorm itself; `linf`, s = max|x−μ|; over N, H, W per channel.
     centre_first: or else the scale is taken of x, before the mean is subtracted, as the paper has it.
-    `running_var` averages s²·n/(n−1) of n values. Pooled over batches (precise statistics), s² is the mean of theirs and
-    the variance of their means: exact for `l2` centred first. Raises InputError for another p, and as BatchNorm does.
+    `running_var` averages s²·n/(n−1) of n values. Precise statistics have for s² the mean of the batches' own and the
+    variance of their means, exact for `l2` centred first. Raises InputError for another p, and as BatchNorm does.
     """
 
     def __init__(

@@ -55,7 +55,9 @@ def test_lp_batch_is_its_formula(p, centre_first, replicates):
     layer = randomized(LpBatchNorm(C, replicates, p=p, centre_first=centre_first, eps=EPS, momentum=0.25))
     x = 2 * normal(4, replicates * C, 3, 5) + 1
     found = layer(x).chunk(replicates, 1)
-    parts = zip(x.chunk(replicates, 1), found, *(layer.weight.chunk(replicates), layer.bias.chunk(replicates)))
+    parts = zip(
+        x.chunk(replicates, 1), found, *(layer.weight.chunk(replicates), layer.bias.chunk(replicates)), strict=True
+    )
     for index, (part, y, weight, bias) in enumerate(parts):
         expected, squared = by_hand(part, p, centre_first)
         expected = weight.view(-1, 1, 1) * torch.from_numpy(expected) + bias.view(-1, 1, 1)
