@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from normbench.analysis import gradients_page
+from normbench.analysis import gradients_page, landscape_page, step_page
 from normbench.analysis.evidence import measured
 from normbench.analysis.study import Study
 from normbench.records.metrics import MEASUREMENTS
@@ -13,6 +13,8 @@ from normbench.records.metrics import MEASUREMENTS
 # Measurement → page(runs, series, footer) → its figures, by the names of their files. To add one: a line here.
 PAGES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]]] = {
     "gradients": gradients_page.figures,
+    "landscape": landscape_page.figures,  # and of landscape_linear, whose outcomes are among its own
+    "step": step_page.figures,
 }
 
 
