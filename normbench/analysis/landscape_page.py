@@ -44,7 +44,7 @@ def _arms(runs: pd.DataFrame) -> pd.DataFrame:
     """run_id, seed, method, and the arm: the method, with what else its runs differ by where there are several."""
     told = runs[["run_id", "seed", "method"]].copy()
     told["arm"] = told["method"]
-    for method, some in runs.groupby("method", sort=False):
+    for _, some in runs.groupby("method", sort=False):
         differing = [column for column in of_configuration(some) if some[column].nunique(dropna=False) > 1]
         for column in differing:
             told.loc[some.index, "arm"] += f" {column.rpartition('.')[2]}=" + some[column].map(typed)

@@ -168,7 +168,8 @@ def observe(line: Line, rates: list[float], layers: list[int]) -> dict[str, torc
         changes.append(change.sum(0).sqrt())
         relative.append((change[layers] * weights).sum(0).sqrt())
     losses, changes, relative = torch.stack(losses), torch.stack(changes), torch.stack(relative)
-    finite, eta = losses.isfinite() & changes.isfinite(), torch.tensor(rates).to(losses).unsqueeze(1)
+    finite = losses.isfinite() & changes.isfinite()
+    eta = torch.tensor(rates, dtype=losses.dtype, device=losses.device).unsqueeze(1)
     lowest, highest = _least(losses, finite), -_least(-losses, finite)
     return {
         "loss": line.losses,

@@ -9,6 +9,7 @@ import time
 
 import torch
 
+from normbench.config.sizes import samples_per_epoch
 from normbench.errors import InputError
 from normbench.measures.gradients import convolutions
 from normbench.measures.landscape import entries_of, geometric
@@ -29,6 +30,8 @@ def check(config, processes: int) -> None:
     how = config.measure
     if not how.batches or not all(isinstance(one, int) and one >= 1 for one in how.batches):
         raise InputError("measure.batches", how.batches, "must be a list of integers ≥ 1")
+    if (of := config.epochs * (samples_per_epoch(config) // config.batch_size)) < max(how.batches):
+        raise InputError("measure.batches", how.batches, f"the training has {of} steps")
     if not how.low > 0:
         raise InputError("measure.low", how.low, "must be a number > 0")
     if not how.high > how.low:
