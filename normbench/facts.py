@@ -60,6 +60,18 @@ FACTS: dict[str, Facts] = {
         rate_of="batch",
         look=Look("#003F63", "H", (0, (10, 2))),
     ),
+    "noisy_batch": Facts(
+        "Santurkar et al. 2018, arXiv 1805.11604",
+        batch_statistics=True,
+        rate_of="batch",
+        look=Look("#7A5FA8", ">", (0, (2, 1))),
+    ),
+    "lp_batch": Facts(
+        "Santurkar et al. 2018, arXiv 1805.11604",
+        batch_statistics=True,
+        rate_of="batch",
+        look=Look("#5B1F69", "d", (0, (9, 1, 1, 1, 1, 1))),
+    ),
     "layer": Facts("Ba et al. 2016, arXiv 1607.06450", look=Look("#009E73", "v", (0, (6, 1, 2, 1)))),
     "layer2d": Facts("Liu et al. 2022, arXiv 2201.03545", look=Look("#00563F", "<", (0, (6, 1, 1, 1)))),
     "instance": Facts("Ulyanov et al. 2016, arXiv 1607.08022", look=Look("#CC79A7", "P", (0, (5, 1)))),

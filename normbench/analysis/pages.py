@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from normbench.analysis import gradients_page, matrices_page, mismatch_page, shift_page
+from normbench.analysis import gradients_page, landscape_page, matrices_page, mismatch_page, shift_page, step_page
 from normbench.analysis.evidence import measured
 from normbench.analysis.study import Study
 from normbench.records.metrics import MEASUREMENTS
@@ -17,6 +17,8 @@ PAGES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]]]
     "mismatch": mismatch_page.figures,
     "statistics": mismatch_page.errors,
     "shift": shift_page.figures,
+    "landscape": landscape_page.figures,  # and of landscape_linear, whose outcomes are among its own
+    "step": step_page.figures,
 }
 
 

@@ -8,7 +8,7 @@ from normbench.errors import InputError
 from normbench.kernels.library import NoKernels
 from normbench.kernels.native import Native
 from normbench.kernels.program import Unknown
-from normbench.norms.plain import Conv2d
+from normbench.norms.plain import Conv2d, Drawing
 from normbench.records.damage import tell
 
 NARROW = 128  # channels
@@ -21,7 +21,7 @@ def fastest(config, model, replicates: int, processes: int = 1) -> Callable:
     config: resolved. Raises InputError for kernels=native and kernels=graph where they cannot be.
     """
     if config.kernels == "graph":
-        _require_recordable(config, processes)
+        _require_recordable(config, model, processes)
     if config.kernels in ("torch", "graph"):
         return model
     try:
@@ -46,7 +46,7 @@ def _require(config, processes: int) -> None:
         raise Unknown("a batch over several processes is torch's")
 
 
-def _require_recordable(config, processes: int) -> None:
+def _require_recordable(config, model, processes: int) -> None:
     """Raise InputError where a step cannot be a CUDA graph: it draws nothing, and is one process's."""
     if not config.device.startswith("cuda"):
         raise InputError("kernels", "graph", f"device={config.device} has no CUDA graphs; leave it at auto")
@@ -56,6 +56,8 @@ def _require_recordable(config, processes: int) -> None:
         )
     if config.norm.get("statistics") == "running":
         raise InputError("kernels", "graph", "norm.statistics=running changes what a step is; leave it at auto")
+    if any(isinstance(module, Drawing) and module.draws for module in model.modules()):
+        raise InputError("kernels", "graph", f"norm={config.norm.name} draws at each step; leave it at auto")
     if processes > 1:
         raise InputError("kernels", "graph", "a batch over several processes is torch's; leave it at auto")
 

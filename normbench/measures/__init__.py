@@ -17,6 +17,8 @@ from normbench.measures import (
     gradients,
     inputs,
     invariances,
+    landscape,
+    landscape_linear,
     mates,
     matrices,
     mismatch,
@@ -24,6 +26,7 @@ from normbench.measures import (
     shift,
     speed,
     statistics,
+    step,
     train,
 )
 from normbench.tasks.build import check_network
@@ -59,4 +62,7 @@ MEASURES: dict[str, Measurement] = {
     "statistics": Measurement(statistics.measure, check=statistics.check),
     "shift": Measurement(shift.measure, check=shift.check),
     "biases": Measurement(biases.measure, check=biases.check),
+    "landscape": Measurement(landscape.measure, check=landscape.check),
+    "landscape_linear": Measurement(landscape_linear.measure, images=False, check=landscape_linear.check),
+    "step": Measurement(step.measure, check=step.check),
 }

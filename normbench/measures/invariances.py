@@ -110,8 +110,10 @@ def _block(config, generator) -> nn.Sequential:
 
 
 def _with(block, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The output with other weights, which are not kept."""
-    return torch.func.functional_call(block, {"0.weight": weight}, (x,))
+    """The output with other weights, which are not kept. A method that draws draws the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch.func.functional_call(block, {"0.weight": weight}, (x,))
 
 
 def _normal(generator, *shape) -> torch.Tensor:

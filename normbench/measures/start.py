@@ -4,7 +4,6 @@ from contextlib import contextmanager
 
 import torch
 
-from normbench.random import derive
 from normbench.tasks import make_task
 from normbench.training.network import Network
 
@@ -13,12 +12,11 @@ def at_start(config, task, seed: int) -> tuple[torch.nn.Module, torch.Tensor, to
     """The model of a seed alone, in training mode, and the first `batch_size` training images, neither augmented nor
     shuffled: model, inputs N×3×H×W, labels N.
 
-    task: of any seeds; its data are taken. Dropout draws the masks of a first step.
+    task: of any seeds; its data are taken. What layers draw is what they do in a first step.
     """
     alone = make_task(config, [seed], task.device, data=task.data)
     network = Network(config, alone)
-    for generator in network.generators:
-        generator.manual_seed(derive(seed, "dropout", 0, 0, 0))
+    network.draw_as_at(0, 0)
     return network.model, alone.first_inputs(config.batch_size), alone.data.train_labels[: config.batch_size]
 
 

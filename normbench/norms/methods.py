@@ -9,6 +9,7 @@ from normbench.norms.batch import GhostBatchNorm, SyncBatchNorm, batch_norm, fre
 from normbench.norms.method import Method
 from normbench.norms.plain import ResidualScalar
 from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d
+from normbench.norms.variants import LpBatchNorm, noisy_batch_norm
 from normbench.norms.weight import (
     WeightNormConv2d,
     WeightNormLinear,
@@ -24,6 +25,8 @@ NORMS: dict[str, Method] = {
     "batch": Method(batch_norm, before_step=freeze_statistics),
     "sync_batch": Method(SyncBatchNorm),
     "ghost_batch": Method(GhostBatchNorm),
+    "noisy_batch": Method(noisy_batch_norm),
+    "lp_batch": Method(LpBatchNorm),
     "layer": Method(LayerNorm),
     "layer2d": Method(LayerNorm2d),
     "instance": Method(InstanceNorm),

@@ -155,18 +155,39 @@ def require_values(count: int, key: str, value, what: str) -> None:
         raise InputError(key, value, f"{what} would be taken over a single value; at least 2 are needed")
 
 
-class Dropout(nn.Module):
+class Drawing:
+    """A layer that draws in training. purpose: what for, as normbench/random.py has it.
+
+    generators: set by the training loop, one a replicate, which seeds them anew at each step; without them torch's
+    global generator is used.
+    """
+
+    purpose: str
+    generators = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether it does, by its options."""
+        return True
+
+
+class Dropout(Drawing, nn.Module):
     """Dropout whose mask for replicate r comes from that replicate's own generator.
 
-    p: the share of features set to 0, at least 0 and below 1; the others are scaled by 1/(1−p). generators: set by the
-    training loop, one per replicate; without them torch's global generator is used. Input: N×(R·C).
+    p: the share of features set to 0, at least 0 and below 1; the others are scaled by 1/(1−p). Input: N×(R·C).
     """
+
+    purpose = "dropout"
 
     def __init__(self, p: float, replicates: int = 1):
         super().__init__()
         if not 0 <= p < 1:
             raise InputError("dropout", p, "must be at least 0 and below 1: the share of features set to 0")
-        self.p, self.replicates, self.generators = p, replicates, None
+        self.p, self.replicates = p, replicates
+
+    @property
+    def draws(self) -> bool:
+        return self.p > 0
 
     def forward(self, x):
         if not self.training or self.p == 0:

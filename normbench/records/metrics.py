@@ -453,6 +453,34 @@ BIASES = (
     ),
 )
 
+_SMOOTHNESS = (  # along the gradient: geometric means over the looks of a training
+    Outcome("loss_range", "range of the loss along the gradient", scale="log", digits=".3g", printed="loss range"),
+    Outcome("grad_change", "largest change of the gradient along it", scale="log", digits=".3g", printed="grad change"),
+    Outcome("beta", "effective β along the gradient", scale="log", digits=".3g", printed="beta"),
+    Outcome("beta_relative", "effective β in units of the weights' norms", scale="log", digits=".3g", **SUMMARY),
+)
+LANDSCAPE = (
+    *_SMOOTHNESS,
+    Outcome("mean_variance", "variance of a channel's mean from step to step", scale="log", digits=".3g", **SUMMARY),
+    _score("train", "acc"),
+    *(outcome for outcome in TRAINING if outcome.name == OBJECTIVE),
+)
+LANDSCAPE_LINEAR = (*_SMOOTHNESS, Outcome("final_loss", "squared error at the end", better="lower", scale="log"))
+STEP = (
+    Outcome(
+        "exploding_rate",
+        "smallest step that explodes the loss",
+        better="higher",
+        scale="log",
+        digits=".3g",
+        note="A step that never explodes the loss counts as the longest that was tried, which is a lower bound.",
+        printed="explodes at",
+    ),
+    Outcome("exploded", "batches of which a step explodes the loss", "%", "lower", digits=".3g", printed="explode %"),
+    Outcome("best_rate", "step with the least loss", scale="log", digits=".3g", printed="best at"),
+    Outcome("best_ratio", "least loss over that of no step", better="lower", scale="log", digits=".3g", **SUMMARY),
+)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -471,6 +499,9 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "statistics": STATISTICS,
     "shift": SHIFT,
     "biases": BIASES,
+    "landscape": LANDSCAPE,
+    "landscape_linear": LANDSCAPE_LINEAR,
+    "step": STEP,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -487,6 +518,10 @@ SERIES = (
 )
 # The columns of metrics.csv, and those of curves.csv.
 METRICS = ("seed", "epoch", "step", "samples", "lr", *(outcome.name for outcome in SERIES))
+LOOKS = (
+    *("seed", "step", "lr", "loss", "loss_min", "loss_max", "loss_range"),
+    *("grad_norm", "grad_change_min", "grad_change", "beta", "beta_relative", "finite"),
+)
 # The same of other measurements; one that is not here has no series.
 COLUMNS = {
     "train": METRICS,
@@ -510,6 +545,10 @@ COLUMNS = {
     ),
     "biases": ("seed", "step", "loss", "bias_norm"),
     "statistics": ("seed", "layer", "size", "mean_error", "expected", "var_error", "correlation"),
+    "landscape": LOOKS,
+    "landscape_linear": LOOKS,
+    # Of a batch's relative losses; and of the first batch's way, in percent of it, the channels' moments in a layer.
+    "step": ("seed", "batch", "rate", "relative_loss", "layer", "share", "means", "variances"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

@@ -7,7 +7,7 @@ import torch
 from normbench.data.inputs import DTYPES
 from normbench.kernels import fastest
 from normbench.norms import get_method
-from normbench.norms.plain import Dropout
+from normbench.norms.plain import Drawing
 from normbench.random import derive
 from normbench.training.optimizer import make_optimizer, set_lr
 
@@ -28,10 +28,11 @@ class Network:
         self.dtype, self.device = DTYPES[config.precision], task.device
         self.autocasts = config.precision == "bfloat16"
         self.model = task.network([derive(seed, "init") for seed in task.seeds]).to(task.device, self.dtype)
-        dropouts = [module for module in self.model.modules() if isinstance(module, Dropout) and module.p > 0]
-        self.generators = [torch.Generator(task.device) for _ in task.seeds] if dropouts else []  # of its masks
-        for module in dropouts:
-            module.generators = self.generators
+        drawing = [module for module in self.model.modules() if isinstance(module, Drawing) and module.draws]
+        purposes = dict.fromkeys(module.purpose for module in drawing)
+        self.generators = {purpose: [torch.Generator(task.device) for _ in task.seeds] for purpose in purposes}
+        for module in drawing:
+            module.generators = self.generators[module.purpose]
         self.parameters = list(self.model.parameters())
         self.method = get_method(config.norm.name)
         self.recorded = config.kernels == "graph"
@@ -57,9 +58,14 @@ class Network:
             self.model.train()
         self.forget_gradients()
         set_lr(self.optimizer, rate)
-        for generator, seed in zip(self.generators, self.seeds, strict=False):
-            generator.manual_seed(derive(seed, "dropout", epoch, at, self.rank))
+        self.draw_as_at(epoch, at)
         self.method.before_step(self.model, self.step, share)
+
+    def draw_as_at(self, epoch: int, at: int) -> None:
+        """The next pass in training mode draws what the step `at` of an epoch does: masks of dropout, noise."""
+        for purpose, generators in self.generators.items():
+            for generator, seed in zip(generators, self.seeds, strict=True):
+                generator.manual_seed(derive(seed, purpose, epoch, at, self.rank))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         with self.precision():

@@ -26,6 +26,8 @@ PICTURE = {
     "batch": "nhw",
     "sync_batch": "nhw",
     "ghost_batch": "gnhw",
+    "noisy_batch": "nhw",
+    "lp_batch": "nhw",
     "layer": "chw",
     "layer2d": "c",
     "instance": "hw",

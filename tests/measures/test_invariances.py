@@ -24,6 +24,8 @@ MAPS = {
     "batch": BATCH,
     "sync_batch": BATCH,
     "ghost_batch": BATCH,
+    "noisy_batch": BATCH,
+    "lp_batch": BATCH,
     "weight_norm": WEIGHT,
     "layer": "ynn yny",
     "group": "ynn yny",
@@ -68,6 +70,9 @@ def test_every_method_on_feature_maps(compose, method, seed):
         ("group", "num_groups=16", MAPS["instance"]),
         ("group", "num_groups=1", MAPS["layer"]),
         ("ghost_batch", "ghost_size=1", MAPS["instance"]),
+        ("lp_batch", "p=linf", BATCH),
+        ("lp_batch", "centre_first=false", "yny ynn"),  # the scale depends on the mean
+        ("noisy_batch", "normalize=false", MAPS["none"]),
         ("weight_norm", "mean_only_bn=true", "yny nyn"),
         ("weight_standardization", "norm=batch", BATCH),
         ("weight_standardization", "mode=mean_only", MAPS["group"]),

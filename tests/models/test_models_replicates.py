@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from normbench.models import build_model, stack_states, take_replicate
 from normbench.norms import NORMS, Layers
+from normbench.norms.plain import Drawing
 
 SEEDS = (11, 12, 13)
 SMALL = {"num_groups": 2, "ghost_size": 3}  # fits the small nets and batches here
@@ -16,6 +17,8 @@ VARIANTS = [
     ("weight_standardization", {"mode": "std_only"}),
     ("skipinit", {"initial": 0.5}),
     ("batch", {"affine": False}),
+    ("lp_batch", {"p": "linf", "centre_first": False}),
+    ("noisy_batch", {"normalize": False}),
     ("layer2d", {"affine": False}),
 ]
 METHODS = [(name, {}) for name in NORMS] + VARIANTS
@@ -32,7 +35,12 @@ NETS = [
 def build(method, options, seeds, model="resnet8", **more):
     known = NORMS[method].options()
     options = {key: value for key, value in SMALL.items() if key in known} | options
-    return build_model(model, Layers(method, options, replicates=len(seeds)), seeds, width=4, **more)
+    made = build_model(model, Layers(method, options, replicates=len(seeds)), seeds, width=4, **more)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    for module in made.modules():
+        if isinstance(module, Drawing):
+            module.generators = generators
+    return made
 
 
 def batch(step, replicates, image=8, dtype=torch.float64):

@@ -38,6 +38,8 @@ def test_every_option_reaches_its_layer(name):
     changed = {"eps": 0.25, "momentum": 0.25, "affine": False, "num_groups": 4, "ghost_size": 5, "ws_eps": 0.25}
     changed |= {"mode": "std_only", "norm": "batch", "mean_only_bn": True, "initial": 0.25}
     changed |= {"detach_statistics": True, "statistics": "running", "running_from": 0.25}
+    changed |= {"p": "l2", "centre_first": False, "normalize": False}
+    changed |= {"n_mean": 0.25, "n_std": 2.0, "r_mean": 0.25, "r_std": 0.25}
     for key in NORMS[name].options():
         also = {("weight_norm", "momentum"): {"mean_only_bn": True}, ("weight_norm", "affine"): {"mean_only_bn": True}}
         also |= {("weight_standardization", "momentum"): {"norm": "batch"}}
@@ -51,6 +53,7 @@ def test_every_option_reaches_its_layer(name):
 
 def described(branch):
     attributes = ("eps", "momentum", "num_groups", "ghost_size", "mode", "ws_eps", "running_from")
+    attributes += ("p", "centre_first", "n_mean", "n_std", "r_mean", "r_std")
     return [
         (type(layer), {key: getattr(layer, key, None) for key in attributes}, _parameters(layer)) for layer in branch
     ]
@@ -93,6 +96,13 @@ def test_an_unknown_option_is_refused(name):
         ("batch", {"eps": -1.0}, "norm.eps=-1.0: must be a number > 0"),
         ("batch", {"momentum": 2.0}, "norm.momentum=2.0: must lie between 0 and 1: the weight of the new batch"),
         ("ghost_batch", {"ghost_size": 0}, "norm.ghost_size=0: must be an integer ≥ 1"),
+        ("lp_batch", {"p": "l3"}, "norm.p=l3: choices: l1, l2, linf"),
+        ("noisy_batch", {"r_mean": -0.5}, "norm.r_mean=-0.5: must be a number ≥ 0"),
+        (
+            "noisy_batch",
+            {"n_std": 0.5},
+            "norm.n_std=0.5: must be a number ≥ 1: the upper end of a range that begins at 1",
+        ),
         (
             "weight_standardization",
             {"mode": "ful"},
@@ -142,6 +152,7 @@ def test_zero_init_residual_starts_the_last_scale_at_zero_or_says_why_not(name):
         assert gamma.tolist() == [1] * 16
         branch = layers.conv_norm(8, 16, 3, ends_branch=True)
         assert branch[1].weight.tolist() == [0] * 16
+        branch.train(name != "noisy_batch")  # whose noise comes after γ
         assert torch.equal(branch(torch.randn(4, 8, 5, 5)), torch.zeros(4, 16, 5, 5))
 
 
