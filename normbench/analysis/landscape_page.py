@@ -67,14 +67,16 @@ def _smoothness(rows: pd.DataFrame, footer: str) -> Figure:
     for axes, (title, column) in zip(grid, PANELS.items(), strict=True):
         for arm, look in looks.items():
             points = _over_steps(rows[rows["arm"].eq(arm)], column)
-            axes.fill_between(points["step"], points["low"], points["high"], color=look.colour, alpha=0.15, lw=0)
-            how = {"color": look.colour, "ls": look.pattern, "marker": look.marker, "ms": 3.5, "lw": 1}
+            axes.fill_between(points["step"], points["low"], points["high"], color=look.colour, alpha=0.1, lw=0)
+            how = {"color": look.colour, "ls": look.pattern, "marker": look.marker, "ms": 4, "lw": 1}
+            if look.pattern in FURTHER:
+                how["mfc"] = "white"
             axes.plot(points["step"], points["mean"], markevery=max(1, len(points) // 6), label=arm, **how)
         axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.set_ylabel("geometric mean (log scale)")
         axes.set_title(title)
-    grid[0].legend(loc="best", fontsize=6, frameon=False, handlelength=3)
+    drawn.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper", fontsize=6.5, frameon=False)
     layout.finish(drawn, [_note(rows), "Before each step, over w − ηg on its batch."], footer)
     return drawn
 
@@ -92,7 +94,10 @@ def _losses(rows: pd.DataFrame, footer: str) -> Figure:
         axes.set_xlabel("step")
         axes.set_ylabel("loss (log scale)")
         axes.set_title(arm)
-    notes = [_note(rows), "Line: loss before the step. Band: from the least to the largest loss over w − ηg."]
+    notes = [
+        _note(rows),
+        "Line: loss before the step. Band: from the least to the largest loss over w − ηg.",
+    ]
     layout.finish(drawn, notes, footer)
     return drawn
 

@@ -462,8 +462,10 @@ _SMOOTHNESS = (  # along the gradient: geometric means over the looks of a train
 LANDSCAPE = (
     *_SMOOTHNESS,
     Outcome("mean_variance", "variance of a channel's mean from step to step", scale="log", digits=".3g", **SUMMARY),
-    _score("train", "acc"),
-    *(outcome for outcome in TRAINING if outcome.name == OBJECTIVE),
+    *(
+        Outcome(f"end_{split}_acc", f"{words} accuracy at the end", "%", "higher", guessing, printed=head, swept=head)
+        for split, words, head in (("train", "training", None), ("val", "validation", "val acc %"))
+    ),
 )
 LANDSCAPE_LINEAR = (*_SMOOTHNESS, Outcome("final_loss", "squared error at the end", better="lower", scale="log"))
 STEP = (

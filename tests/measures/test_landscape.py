@@ -198,7 +198,7 @@ def test_a_replicate_sees_what_it_sees_alone(landscapes):
         assert {key: float(value) for key, value in row.items()} == pytest.approx(
             {key: float(value) for key, value in expected.items()}, rel=1e-4
         )
-    for name in ("loss_range", "beta", "mean_variance", "train_acc", "val_acc"):
+    for name in ("loss_range", "beta", "mean_variance", "end_train_acc", "end_val_acc"):
         assert together["replicates"][1][name] == pytest.approx(alone["replicates"][0][name], rel=1e-6)
 
 
@@ -292,7 +292,7 @@ def test_its_series_are_drawn_an_arm_a_line(landscapes):
     series = pd.read_csv(StringIO(found.series.to_csv(index=False)))
     drawn = landscape_page.figures(found.runs, series)
     assert list(drawn) == ["smoothness", "losses", "smoothness_linear", "losses_linear"]
-    names = [text.get_text() for text in drawn["smoothness"].axes[0].get_legend().get_texts()]
+    names = [text.get_text() for text in drawn["smoothness"].legends[0].get_texts()]
     assert sorted(names) == ["batch", "lp_batch p=l1", "lp_batch p=linf", "none"]
     beta = drawn["smoothness"].axes[2]
     [line] = [line for line in beta.lines if line.get_label() == "batch"]
