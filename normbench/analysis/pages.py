@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from normbench.analysis import gradients_page, landscape_page, matrices_page, mismatch_page, shift_page, step_page
 from normbench.analysis.evidence import measured
 from normbench.analysis.study import Study
-from normbench.records.metrics import MEASUREMENTS
+from normbench.records.metrics import MEASUREMENTS, TRAIN
 
 # Measurement → page(runs, series, footer) → its figures, by the names of their files. To add one: a line here.
 PAGES: dict[str, Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]]] = {
@@ -26,6 +26,7 @@ def pages(study: Study, footer: str) -> dict[str, Figure]:
     """The figures of the measurements whose outcomes a study's table has, by the names of their files."""
     found: dict[str, Figure] = {}
     for measurement, page in PAGES.items():
-        if measured(study.runs, [outcome.name for outcome in MEASUREMENTS[measurement]]):
+        own = [outcome.name for outcome in MEASUREMENTS[measurement] if outcome not in MEASUREMENTS[TRAIN]]
+        if measured(study.runs, own):
             found |= page(study.runs, study.series, footer)
     return found

@@ -47,7 +47,7 @@ NUMBERS |= {f"data.{name}" for name in ("label_noise", "channel_scale", "test_ch
 NUMBERS |= {f"data.{name}" for name in ("noise_strength", "test_noise_strength")}
 NUMBERS |= {f"augment.{name}" for name in ("mixup", "cutmix", "label_smoothing")}
 NUMBERS |= {f"optim.{name}" for name in ("lr", "momentum", "eps", "weight_decay", "gamma", "clip_norm")}
-NUMBERS |= {"evaluation.target_acc"}
+NUMBERS |= {"evaluation.target_acc", "norm.running_from"}
 # The ranges of a method's options are its layers' own to know, which refuse these in a later step.
 OPTIONS = {("norm.eps", "-1"), ("norm.eps", "-0.5"), ("norm.momentum", "-1"), ("norm.momentum", "-0.5")}
 OPTIONS |= {("norm.initial", "-1"), ("norm.initial", "-0.5")}

@@ -44,9 +44,9 @@ def test_so_it_does_under_every_technique(run, technique):
     assert rows[1]["train_loss"] != rows[3]["train_loss"]
 
 
-def test_stacks_of_different_sizes_give_the_same_run(run):
+def test_stacks_of_different_sizes_give_the_same_run(run, tmp_path):
     whole = run("norm=batch", "precision=float64", "replicates=3", "stack=3")
-    parts = run("norm=batch", "precision=float64", "replicates=3", "stack=2")
+    parts = run("norm=batch", "precision=float64", "replicates=3", "stack=2", output=tmp_path)
     for a, b in zip(whole[1], parts[1], strict=True):
         assert_close(a, b, 1e-8)
     assert [entry["stack"] for entry in parts[0]["replicates"]] == [2, 2, 1]
