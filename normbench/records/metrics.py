@@ -274,7 +274,7 @@ LANDSCAPE = (
     *_SMOOTHNESS,
     Outcome("mean_variance", "variance of a channel's mean from step to step", scale="log", digits=".3g", **SUMMARY),
     *(
-        Outcome(f"end_{split}_acc", f"{words} accuracy at the end", "%", "higher", guessing, printed=head, swept=head)
+        Outcome(f"{split}_acc_end", f"{words} accuracy at the end", "%", "higher", guessing, printed=head, swept=head)
         for split, words, head in (("train", "training", None), ("val", "validation", "val acc %"))
     ),
 )

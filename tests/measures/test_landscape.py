@@ -198,7 +198,7 @@ def test_a_replicate_sees_what_it_sees_alone(landscapes):
         assert {key: float(value) for key, value in row.items()} == pytest.approx(
             {key: float(value) for key, value in expected.items()}, rel=1e-4
         )
-    for name in ("loss_range", "beta", "mean_variance", "end_train_acc", "end_val_acc"):
+    for name in ("loss_range", "beta", "mean_variance", "train_acc_end", "val_acc_end"):
         assert together["replicates"][1][name] == pytest.approx(alone["replicates"][0][name], rel=1e-6)
 
 
