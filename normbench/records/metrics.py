@@ -289,6 +289,9 @@ STEP = (
         note="A step that never explodes the loss counts as the longest that was tried, which is a lower bound.",
         printed="explodes at",
     ),
+    Outcome(
+        "exploding_rate_first", "the same, of the first batch", better="higher", scale="log", digits=".3g", **SUMMARY
+    ),
     Outcome("exploded", "batches of which a step explodes the loss", "%", "lower", digits=".3g", printed="explode %"),
     Outcome("best_rate", "step with the least loss", scale="log", digits=".3g", printed="best at"),
     Outcome("best_ratio", "least loss over that of no step", better="lower", scale="log", digits=".3g", **SUMMARY),

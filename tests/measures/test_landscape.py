@@ -312,6 +312,7 @@ def test_steps_of_a_network(run):
         ends = [(some[some["relative_loss"].fillna(np.inf) > 2]["rate"].min()) for _, some in mine.groupby("batch")]
         ends = [100 if np.isnan(end) else end for end in ends]
         assert entry["exploding_rate"] == pytest.approx(np.sqrt(np.prod(ends)), rel=1e-3)
+        assert entry["exploding_rate_first"] == pytest.approx(ends[0], rel=1e-3)
         least = mine.groupby("batch")["relative_loss"].min()
         assert entry["best_ratio"] == pytest.approx(np.sqrt(least.prod()), rel=1e-3)
     assert sorted(channels["share"].unique()) == [0, 50, 100]
