@@ -67,7 +67,15 @@ def _channels(method: str, rows: pd.DataFrame, footer: str) -> Figure:
             table = np.array([[float(value) for value in text.split()] for text in some[column]])
             shown = _finite(table)
             extent = (0.5, table.shape[1] + 0.5, 0, 100)
-            image = axes.imshow(shown, origin="lower", aspect="auto", extent=extent, norm=_norm(shown), cmap="viridis")
+            image = axes.imshow(
+                shown,
+                origin="lower",
+                aspect="auto",
+                extent=extent,
+                norm=_norm(shown),
+                cmap="viridis",
+                interpolation="nearest",
+            )
             axes.grid(visible=False)
             axes.set_title(f"{title}, layer {layer:g}")
             axes.set_xlabel("channel")

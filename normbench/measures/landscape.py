@@ -52,10 +52,10 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     train_acc = (task.score_unit * torch.stack(scores).mean(0)).tolist()
     found = task.scores(network, "val", lambda: session.poll(lambda: None))
     told = [
-        landscape.told(index) | {"end_train_acc": train_acc[index], "end_val_acc": found[index]["acc"]}
+        landscape.told(index) | {"train_acc_end": train_acc[index], "val_acc_end": found[index]["acc"]}
         for index in range(len(task.seeds))
     ]
-    chance = dict.fromkeys(("end_train_acc", "end_val_acc"), task.lost_scores()["acc"])
+    chance = dict.fromkeys(("train_acc_end", "val_acc_end"), task.lost_scores()["acc"])
     lost = dict.fromkeys(outcome.name for outcome in LANDSCAPE) | chance
     return entries_of(network, told, lost, started), landscape.rows
 

@@ -125,7 +125,7 @@ class Looks:
                 hook.remove()
 
     def told(self, index: int) -> dict[str, float]:
-        """The outcomes of a replicate: geometric means over its batches."""
+        """The outcomes of a replicate: geometric means over its batches, and the first one's."""
         ends, exploded, best, ratio = [], [], [], []
         for ratios in self.ratios:
             end, did = explosions(ratios, self.rates, self.how.explodes)
@@ -136,6 +136,7 @@ class Looks:
             ratio.append(least.item())
         return {
             "exploding_rate": _geometric(ends),
+            "exploding_rate_first": ends[0],
             "exploded": 100 * sum(exploded) / len(exploded),
             "best_rate": _geometric(best),
             "best_ratio": _geometric(ratio),

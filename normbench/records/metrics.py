@@ -463,7 +463,7 @@ LANDSCAPE = (
     *_SMOOTHNESS,
     Outcome("mean_variance", "variance of a channel's mean from step to step", scale="log", digits=".3g", **SUMMARY),
     *(
-        Outcome(f"end_{split}_acc", f"{words} accuracy at the end", "%", "higher", guessing, printed=head, swept=head)
+        Outcome(f"{split}_acc_end", f"{words} accuracy at the end", "%", "higher", guessing, printed=head, swept=head)
         for split, words, head in (("train", "training", None), ("val", "validation", "val acc %"))
     ),
 )
@@ -477,6 +477,9 @@ STEP = (
         digits=".3g",
         note="A step that never explodes the loss counts as the longest that was tried, which is a lower bound.",
         printed="explodes at",
+    ),
+    Outcome(
+        "exploding_rate_first", "the same, of the first batch", better="higher", scale="log", digits=".3g", **SUMMARY
     ),
     Outcome("exploded", "batches of which a step explodes the loss", "%", "lower", digits=".3g", printed="explode %"),
     Outcome("best_rate", "step with the least loss", scale="log", digits=".3g", printed="best at"),

@@ -251,7 +251,11 @@ def test_names_of_lines_do_not_overlap_and_stay_in_the_figure(runs, spread):
 
 def test_each_method_has_its_own_marker_and_colour_everywhere(runs):
     assert set(METHODS) == set(NORMS)
-    assert len({style.marker for style in METHODS.values()}) == len({style.colour for style in METHODS.values()}) == 11
+    assert (
+        len({style.marker for style in METHODS.values()})
+        == len({style.colour for style in METHODS.values()})
+        == len(NORMS)
+    )
     (axes,) = sweep_figure(runs, [ARMS]).axes
     for method in ("batch", "group", "none"):
         drawn = line(axes, method)

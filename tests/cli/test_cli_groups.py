@@ -142,7 +142,13 @@ def test_experiment_null_is_no_experiment(composed):
 
 def test_hydras_mode_and_globs_sweep(composed):
     assert [c["seed"] for c in composed("hydra.mode=MULTIRUN", "seed=4,5")] == [4, 5]
-    assert [c["norm"]["name"] for c in composed("-m", "norm=glob(*batch)")] == ["batch", "ghost_batch", "sync_batch"]
+    assert [c["norm"]["name"] for c in composed("-m", "norm=glob(*batch)")] == [
+        "batch",
+        "ghost_batch",
+        "lp_batch",
+        "noisy_batch",
+        "sync_batch",
+    ]
     assert [c["norm"]["name"] for c in composed("-m", "+norm=glob(g*,exclude=ghost*)")] == ["group"]
 
 

@@ -198,7 +198,7 @@ def test_a_replicate_sees_what_it_sees_alone(landscapes):
         assert {key: float(value) for key, value in row.items()} == pytest.approx(
             {key: float(value) for key, value in expected.items()}, rel=1e-4
         )
-    for name in ("loss_range", "beta", "mean_variance", "end_train_acc", "end_val_acc"):
+    for name in ("loss_range", "beta", "mean_variance", "train_acc_end", "val_acc_end"):
         assert together["replicates"][1][name] == pytest.approx(alone["replicates"][0][name], rel=1e-6)
 
 
@@ -312,6 +312,7 @@ def test_steps_of_a_network(run):
         ends = [(some[some["relative_loss"].fillna(np.inf) > 2]["rate"].min()) for _, some in mine.groupby("batch")]
         ends = [100 if np.isnan(end) else end for end in ends]
         assert entry["exploding_rate"] == pytest.approx(np.sqrt(np.prod(ends)), rel=1e-3)
+        assert entry["exploding_rate_first"] == pytest.approx(ends[0], rel=1e-3)
         least = mine.groupby("batch")["relative_loss"].min()
         assert entry["best_ratio"] == pytest.approx(np.sqrt(least.prod()), rel=1e-3)
     assert sorted(channels["share"].unique()) == [0, 50, 100]
