@@ -18,7 +18,6 @@ from normbench.errors import InputError
 from normbench.measures.start import looked_at
 from normbench.measures.trained import entries_of
 from normbench.norms.plain import Conv2d, Linear, Norm
-from normbench.random import derive
 from normbench.records.metrics import PERCENTILES, SHIFT
 from normbench.tasks.build import check_network
 from normbench.training.network import Network
@@ -130,10 +129,8 @@ class Gradients:
 
     def _by(self, weights, batch, share: float) -> tuple[torch.Tensor, ...]:
         """The gradients of the training loss by some weights, in training mode; nothing else is changed."""
-        network, step = self.network, self.network.step - 1
-        for generator, seed in zip(network.generators, network.seeds, strict=False):
-            place = divmod(step, self.task.steps_per_epoch)
-            generator.manual_seed(derive(seed, "dropout", *place, network.rank))
+        network = self.network
+        network.draw_as_at(*divmod(network.step - 1, self.task.steps_per_epoch))
 
         def forward(x):
             with network.precision():
