@@ -17,6 +17,8 @@ from normbench.runs.planned import Run, over
 
 def since(runs: Sequence[Run]) -> int | None:
     """When a forced command with these runs began, in nanoseconds; None where none is under way."""
+    if not runs:  # all that was asked for is there
+        return None
     try:
         return _mark(runs).stat().st_mtime_ns
     except OSError:

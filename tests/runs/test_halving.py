@@ -16,6 +16,7 @@ from normbench.config.values import Values
 from normbench.errors import InputError
 from normbench.records.metrics import OVER
 from normbench.runs.collect import collect, of_runs
+from normbench.runs.forced import since
 from normbench.runs.halving import Halving, rungs_of
 from normbench.runs.planned import runs_of
 from normbench.runs.seeds import carried
@@ -173,3 +174,8 @@ def test_killed_and_taken_up_by_two_it_ends_as_if_undisturbed(tiny, tmp_path):
     pd.testing.assert_frame_equal(found, expected)
     assert set(found["rung"]) == {1, 2}
     assert len(found) == int(re.search(r"replicates: (\d+) finished", out)[1])
+
+
+def test_with_nothing_left_of_a_rung_nothing_is_forced():
+    """All of its runs are rows of reused tables."""
+    assert since([]) is None
