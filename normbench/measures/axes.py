@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from normbench.errors import InputError
+from normbench.measures.alike import require_least, with_cost
 from normbench.norms import Layers
 from normbench.random import derive
 from normbench.tasks.build import norm_options, of_the_method
@@ -19,9 +19,7 @@ OUTPUT = (0, 0, 0, 0)  # the output that is looked at: image, channel, row, colu
 
 def check(config, processes: int) -> None:
     """Raises InputError for a size below 1, and where the layer cannot be: as its training would say it."""
-    for key in ("images", "channels", "size"):
-        if config.measure[key] < 1:
-            raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 1")
+    require_least(config, images=1, channels=1, size=1)
     with of_the_method(config):
         moved(_layer(config), _inputs(config, config.seed))
 
@@ -41,8 +39,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
             for (image, channel, row, column), told in zip(places, moves.flatten().tolist(), strict=True)
         ]
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 def _layer(config) -> torch.nn.Module:

@@ -10,13 +10,12 @@ import time
 import torch
 
 from normbench.errors import InputError
+from normbench.measures.alike import entries_of, require_least, training
 from normbench.measures.mates import slope
-from normbench.measures.trained import entries_of
 from normbench.norms.plain import Conv2d
 from normbench.tasks.build import check_network, make_model
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
-from normbench.training.steps import steps
 
 LAST = 0.1  # share of the training whose loss is compared with that at the start
 
@@ -24,8 +23,7 @@ LAST = 0.1  # share of the training whose loss is compared with that at the star
 def check(config, processes: int) -> None:
     """Raises InputError as a training would, and where no convolution has a bias."""
     check_network(config, processes)
-    if config.measure.every < 1:
-        raise InputError("measure.every", config.measure.every, "must be an integer ≥ 1")
+    require_least(config, every=1)
     with torch.random.fork_rng(devices=[]):
         if not biases_of(make_model(config, [0])):
             raise InputError(
@@ -44,13 +42,10 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     session.begin(task.seeds, plan.steps, 0, images=config.batch_size * len(task.seeds), epochs=config.epochs)
     network, losses, norms = Network(config, task), [], {}
     biases = biases_of(network.model)
-    for done in steps(network, task, plan):
-        network.lost |= ~done.losses.isfinite().cpu()
+    for done in training(network, task, plan, session):
         losses.append(done.losses.double().cpu())
         if network.step % config.measure.every == 0:
             norms[network.step] = norm_of(biases, len(task.seeds))
-        session.step((network.step - 1) // task.steps_per_epoch, lambda: None)
-    network.forget_gradients()
     losses, last = torch.stack(losses), max(1, round(LAST * len(losses)))
     norms[network.step] = norm_of(biases, len(task.seeds))
     told = [
@@ -67,7 +62,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         for index, seed in enumerate(task.seeds)
         if not network.lost[index]
     ]
-    return entries_of(task.seeds, network.lost, told, time.perf_counter() - started), rows
+    return entries_of(network, told, started), rows
 
 
 def norm_of(biases, replicates: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ import time
 import torch
 from torch import nn
 
+from normbench.measures.alike import significant, with_cost
 from normbench.measures.gradients import convolutions
 from normbench.measures.start import at_start, looked_at
 from normbench.tasks.classify import batch_loss
@@ -33,12 +34,12 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         gradients, variances = observe(*at_start(config, task, seed), config.augment.label_smoothing)
         entries.append({"seed": seed, "status": "finished"} | growth(gradients, variances))
         rows += [
-            {"seed": seed, "layer": layer, "gradient_norm": _rounded(norm), "variance": _rounded(variance)}
+            {"seed": seed, "layer": layer, "gradient_norm": significant(norm, DIGITS)}
+            | {"variance": significant(variance, DIGITS)}
             for layer, (norm, variance) in enumerate(zip(gradients, variances, strict=True), 1)
         ]
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 def observe(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0):
@@ -87,7 +88,3 @@ def growth(gradients: list[float], variances: list[float]) -> dict[str, float | 
 def _logs(values: list[float]) -> torch.Tensor | None:
     logs = torch.tensor(values, dtype=torch.float64).log()
     return logs if len(logs) > 1 and logs.isfinite().all() else None
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

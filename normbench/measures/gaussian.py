@@ -12,6 +12,7 @@ channel, an image's own, can change them.
 """
 
 import time
+from collections import deque
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import nn
 from normbench.analysis.statistics import holm
 from normbench.config.sizes import train_images
 from normbench.errors import InputError
+from normbench.measures.alike import significant, training, with_cost
 from normbench.measures.gradients import convolutions
 from normbench.measures.start import looked_at
 from normbench.norms.plain import Norm
@@ -29,7 +31,6 @@ from normbench.records.metrics import GAUSSIAN
 from normbench.tasks.build import check_network
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
-from normbench.training.steps import steps
 
 FEWEST = 20  # values, below which the test's approximation of the kurtosis is none
 LEVEL = 0.01  # at which a channel is told from a normal one
@@ -53,10 +54,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     session.begin(task.seeds, plan.steps if config.measure.trained else 1, 0)
     network = Network(config, task)
     if config.measure.trained:
-        for done in steps(network, task, plan):
-            network.lost |= ~done.losses.isfinite().cpu()
-            session.step((network.step - 1) // task.steps_per_epoch, lambda: None)
-        network.forget_gradients()
+        deque(training(network, task, plan, session), maxlen=0)
     with network.precision():
         seen = observe(network.model, task.first_inputs(config.measure.images), task.seeds)
     entries, rows = [], []
@@ -66,8 +64,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         told = dict.fromkeys(outcome.name for outcome in GAUSSIAN) if lost else _told(places)
         entries.append({"seed": seed, "status": "diverged" if lost else "finished"} | told)
         rows += [] if lost else _rows(seed, places)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 @torch.no_grad()
@@ -149,6 +146,6 @@ def _rows(seed: int, places: dict[str, list[dict]]) -> list[dict]:
             numbers = {"mean": np.abs(one["mean"]).max(), "variance": one["variance"].mean()}
             if vary.any():
                 numbers |= {key: np.abs(one[key][vary]).mean() for key in ("skewness", "excess")}
-            numbers = {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items()}
+            numbers = {name: significant(value, DIGITS) for name, value in numbers.items()}
             rows.append({"seed": seed, "layer": number, "place": place, "channels": int(vary.sum())} | numbers)
     return rows

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from normbench.errors import InputError
+from normbench.measures.alike import significant, with_cost
 from normbench.measures.start import at_start, looked_at
 from normbench.norms.plain import Conv2d
 from normbench.records.metrics import BEYOND, BINS, TAILS
@@ -46,8 +47,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         entries.append({"seed": seed, "status": "finished"} | told | growth | {"class_share": class_share(*logits)})
         rows += [{"seed": seed} | {name: _rounded(value) for name, value in layer.items()} for layer in layers]
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 def convolutions(model: nn.Module) -> list[Conv2d]:
@@ -162,4 +162,4 @@ def class_share(by_logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def _rounded(value):
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    return significant(value, DIGITS) if isinstance(value, float) else value

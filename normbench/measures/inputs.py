@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from normbench.config.values import to_yaml
 from normbench.data.cache import dataset
 from normbench.data.inputs import Inputs
+from normbench.measures.alike import with_cost
 from normbench.measures.curvature import condition_number, hessian_extremes
 from normbench.measures.float16 import float16_shares
 from normbench.measures.start import at_start, looked_at
@@ -32,9 +33,8 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     for seed in task.seeds:
         entries.append({"seed": seed, "status": "finished"} | _network(config, task, seed) | columns)
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
     rows = [{"matrix": name} | row for name, row in conditions.items()]
-    return [entry | cost for entry in entries], rows if config.seed in task.seeds else []
+    return with_cost(entries, started), rows if config.seed in task.seeds else []
 
 
 @lru_cache(maxsize=1)

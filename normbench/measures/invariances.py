@@ -21,7 +21,7 @@ import time
 import torch
 from torch import nn
 
-from normbench.errors import InputError
+from normbench.measures.alike import require_least, with_cost
 from normbench.models import draw_weights
 from normbench.norms import Layers
 from normbench.random import derive
@@ -40,9 +40,7 @@ PAPER = {
 
 def check(config, processes: int) -> None:
     """Raises InputError for a number below 1, and where the layer cannot be: as its training would say it."""
-    for key in ("images", "channels", "size"):
-        if config.measure[key] < 1:
-            raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 1")
+    require_least(config, images=1, channels=1, size=1)
     with of_the_method(config):
         differences(config, config.seed)
 
@@ -70,8 +68,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
             for name in names
         ]
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import time
 import torch
 
 from normbench.errors import InputError
+from normbench.measures.alike import entries_of, require_least, significant, training
 from normbench.measures.line import Line, next_batch_losses, squares
 from normbench.measures.start import looked_at
 from normbench.norms.factory import ACTIVATIONS
@@ -19,7 +20,7 @@ from normbench.records.metrics import LANDSCAPE
 from normbench.tasks.build import check_network
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
-from normbench.training.steps import Plan, steps
+from normbench.training.steps import Plan
 
 DIGITS = 6  # significant ones, of a row
 SMOOTHNESS = ("loss_range", "grad_change", "beta", "beta_relative")
@@ -28,14 +29,13 @@ SMOOTHNESS = ("loss_range", "grad_change", "beta", "beta_relative")
 def check(config, processes: int) -> None:
     """Raises InputError as a training would, and for numbers that cannot be."""
     check_network(config, processes)
-    check_looks(config.measure)
+    check_looks(config)
 
 
-def check_looks(how) -> None:
-    """how: the options of the measurement."""
-    for key, least in (("every", 1), ("until", 1), ("rates", 2)):
-        if how[key] < least:
-            raise InputError(f"measure.{key}", how[key], f"must be an integer ≥ {least}")
+def check_looks(config) -> None:
+    """Raises InputError for options of the looks that cannot be."""
+    how = config.measure
+    require_least(config, every=1, until=1, rates=2)
     if not how.low > 0:
         raise InputError("measure.low", how.low, "must be a number > 0")
     if not how.high > how.low:
@@ -57,16 +57,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     ]
     chance = dict.fromkeys(("train_acc_end", "val_acc_end"), task.lost_scores()["acc"])
     lost = dict.fromkeys(outcome.name for outcome in LANDSCAPE) | chance
-    return entries_of(network, told, lost, started), landscape.rows
-
-
-def entries_of(network: Network, told: list[dict], lost: dict, started: float) -> list[dict]:
-    """An entry of result.json a seed. lost: the outcomes of one that diverged. started: when, by the clock."""
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": network.replicates}
-    return [
-        {"seed": seed} | ({"status": "diverged"} | lost if gone else {"status": "finished"} | one) | cost
-        for seed, gone, one in zip(network.seeds, network.lost.tolist(), told, strict=True)
-    ]
+    return entries_of(network, told, started, lost), landscape.rows
 
 
 class Landscape:
@@ -85,13 +76,10 @@ class Landscape:
     def train(self, session):
         """The steps of the plan, with a look before the first and before each `every`-th after it."""
         self.look()
-        for done in steps(self.network, self.task, self.plan):
-            self.network.lost |= ~done.losses.isfinite().cpu()
+        for done in training(self.network, self.task, self.plan, session):
             if self.network.step % self.how.every == 0 and self.network.step < self.plan.steps:
                 self.look()
-            session.step((self.network.step - 1) // self.task.steps_per_epoch, lambda: None)
             yield done
-        self.network.forget_gradients()
 
     def look(self) -> None:
         """Before the next step, on its batch. Nothing of the network is changed."""
@@ -199,4 +187,4 @@ def _geometric(values: list[float]) -> float | None:
 
 
 def _rounded(value: float) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return significant(value, DIGITS) if math.isfinite(value) else None

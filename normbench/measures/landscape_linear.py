@@ -13,7 +13,8 @@ from torch import nn
 from normbench.config.sizes import MOST_WIDTH
 from normbench.data.inputs import DTYPES
 from normbench.errors import InputError
-from normbench.measures.landscape import Landscape, check_looks, entries_of
+from normbench.measures.alike import entries_of
+from normbench.measures.landscape import Landscape, check_looks
 from normbench.models import draw_weights
 from normbench.norms import Layers, get_method
 from normbench.processes import ALONE, Processes
@@ -32,7 +33,7 @@ def check(config, processes: int) -> None:
             raise InputError(f"measure.{key}", how[key], f"must be an integer from {least} to {MOST_WIDTH}")
     if not how.lr > 0:
         raise InputError("measure.lr", how.lr, "must be a number > 0")
-    check_looks(how)
+    check_looks(config)
     task = LinearMap(config, [config.seed], "cpu")
     with of_the_method(config), torch.no_grad(), torch.random.fork_rng(devices=[]):
         task.network([0])(task.first_inputs(2).float())
@@ -48,7 +49,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     landscape = Landscape(network, own, plan, how)
     losses = [done.losses for done in landscape.train(session)]
     told = [landscape.told(index) | {"final_loss": loss} for index, loss in enumerate(losses[-1].tolist())]
-    return entries_of(network, told, dict.fromkeys(one.name for one in LANDSCAPE_LINEAR), started), landscape.rows
+    return entries_of(network, told, started, dict.fromkeys(one.name for one in LANDSCAPE_LINEAR)), landscape.rows
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import time
 
 import torch
 
-from normbench.errors import InputError
+from normbench.measures.alike import entries_of, require_least
 from normbench.measures.mismatch import require_batches
-from normbench.measures.trained import entries_of, trained
+from normbench.measures.trained import trained
 from normbench.norms.evaluation import normalized_by, of_batches
 from normbench.random import derive
 from normbench.records.metrics import BATCHES
@@ -25,9 +25,7 @@ def check(config, processes: int) -> None:
     """Raises InputError as a training would, and for numbers that cannot be."""
     check_network(config, processes)
     require_batches(config, 2)
-    for key, least in (("images", 1), ("draws", 2)):
-        if config.measure[key] < least:
-            raise InputError(f"measure.{key}", config.measure[key], f"must be an integer ≥ {least}")
+    require_least(config, images=1, draws=2)
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
@@ -50,7 +48,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         for size in sorted(how.batches)
         if not lost
     ]
-    return entries_of(task.seeds, network.lost, told, time.perf_counter() - started), rows
+    return entries_of(network, told, started), rows
 
 
 @torch.no_grad()

@@ -14,22 +14,18 @@ from math import comb
 import torch
 from torch import nn
 
-from normbench.errors import InputError
 from normbench.facts import facts_of
+from normbench.measures.alike import require_least, with_cost
 from normbench.models import draw_weights
 from normbench.norms import Layers
 from normbench.random import derive
 from normbench.records.metrics import MOMENTS
 from normbench.tasks.build import norm_options, of_the_method
 
-LEAST = {"factors": 1, "size": 2, "images": 2}
-
 
 def check(config, processes: int) -> None:
     """Raises InputError for a number below its least, and where the layers cannot be, as a training would say it."""
-    for key, least in LEAST.items():
-        if config.measure[key] < least:
-            raise InputError(f"measure.{key}", config.measure[key], f"must be an integer ≥ {least}")
+    require_least(config, factors=1, size=2, images=2)
     with of_the_method(config):
         chain(config, config.seed)(torch.zeros(2, config.measure.size, 1, 1, dtype=torch.float64))
 
@@ -50,8 +46,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
             for k, name in enumerate(MOMENTS, 1)
         ]
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 def fuss_catalan(factors: int, k: int) -> int:

@@ -10,7 +10,8 @@ import torch
 
 from normbench.errors import InputError
 from normbench.facts import facts_of
-from normbench.measures.trained import entries_of, trained
+from normbench.measures.alike import entries_of, require_least
+from normbench.measures.trained import trained
 from normbench.norms.batch import has_running_statistics, precise_statistics
 from normbench.norms.evaluation import evalnorm, normalized_by, of_batches, populations
 from normbench.random import derive
@@ -26,9 +27,7 @@ def check(config, processes: int) -> None:
     statistics over a batch."""
     check_network(config, processes)
     require_batches(config)
-    for key in ("shuffles", "images"):
-        if config.measure[key] < 1:
-            raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 1")
+    require_least(config, shuffles=1, images=1)
     require_statistics(config)
 
 
@@ -72,7 +71,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         for place, entry in enumerate(told):
             entry[f"test_acc_batch_{size}"] = sum(one[place] for one in found) / len(found) if found else None
     kept = [row for row in rows if not network.lost[list(task.seeds).index(row["seed"])]]
-    return entries_of(task.seeds, network.lost, told, time.perf_counter() - started), kept
+    return entries_of(network, told, started), kept
 
 
 def _rows(seeds, told: list[dict], name: str) -> list[dict]:

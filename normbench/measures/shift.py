@@ -15,14 +15,13 @@ import torch
 from torch import nn
 
 from normbench.errors import InputError
+from normbench.measures.alike import entries_of, require_least, significant, training
 from normbench.measures.start import looked_at
-from normbench.measures.trained import entries_of
 from normbench.norms.plain import Conv2d, Linear, Norm
 from normbench.records.metrics import PERCENTILES, SHIFT
 from normbench.tasks.build import check_network
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
-from normbench.training.steps import steps
 
 PLACES = ("after", "before")  # the norm
 DIGITS = 6  # significant ones, of a row
@@ -31,9 +30,7 @@ DIGITS = 6  # significant ones, of a row
 def check(config, processes: int) -> None:
     """Raises InputError as a training would, and for numbers that cannot be."""
     check_network(config, processes)
-    for key, least in (("every", 1), ("images", 2)):
-        if config.measure[key] < least:
-            raise InputError(f"measure.{key}", config.measure[key], f"must be an integer ≥ {least}")
+    require_least(config, every=1, images=2)
     if config.measure.layers < 0 or config.measure.layers == 1:
         raise InputError("measure.layers", config.measure.layers, "must be an integer ≥ 2, or 0 for none")
 
@@ -47,15 +44,12 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     gradients, values = Gradients(network, task, config.measure.layers), Values(network, task, config.measure.images)
     values.note(0)
     earlier = gradients.weights()
-    for done in steps(network, task, plan):
-        network.lost |= ~done.losses.isfinite().cpu()
+    for _ in training(network, task, plan, session):
         if (network.step - 1) % every == 0:
             gradients.note(earlier, plan.share(network.step - 1))
         if network.step % every == 0:
             values.note(network.step)
             earlier = gradients.weights()
-        session.step((network.step - 1) // task.steps_per_epoch, lambda: None)
-    network.forget_gradients()
     told = [gradients.told(index) | values.told(index) for index in range(len(task.seeds))]
     told = [{outcome.name: one.get(outcome.name) for outcome in SHIFT} for one in told]
     rows = [
@@ -64,7 +58,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         if not network.lost[index]
         for row in gradients.rows(index) + values.rows(index)
     ]
-    return entries_of(task.seeds, network.lost, told, time.perf_counter() - started), rows
+    return entries_of(network, told, started), rows
 
 
 # --- As gradients see it. ---------------------------------------------------------------------------------------------
@@ -288,4 +282,4 @@ def _finite(value: float) -> float | None:
 
 
 def _rounded(values: list[float]) -> list[float]:
-    return [float(f"{value:.{DIGITS}g}") for value in values]
+    return [significant(value, DIGITS) for value in values]

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from normbench.errors import InputError, choices_text
+from normbench.measures.alike import require_least, with_cost
 from normbench.random import derive
 
 OPERATIONS = ("matmul", "conv")
@@ -31,8 +32,7 @@ def check(config, processes: int) -> None:
         raise InputError("measure.size", how.size, "must be a multiple of 16, at least 16")
     if not how.scale > 0:
         raise InputError("measure.scale", how.scale, "must be a number > 0")
-    if how.passes < 1:
-        raise InputError("measure.passes", how.passes, "must be an integer ≥ 1")
+    require_least(config, passes=1)
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
@@ -52,8 +52,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
             for number, (ms, reference) in enumerate(times, 1)
         ]
         session.step(0, lambda: None)
-    cost = {"seconds": round(time.perf_counter() - started, 3), "stack": len(task.seeds)}
-    return [entry | cost for entry in entries], rows
+    return with_cost(entries, started), rows
 
 
 def operands(operation: str, size: int, seed: int, device: str) -> tuple[Callable, torch.Tensor]:

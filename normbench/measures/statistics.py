@@ -10,11 +10,11 @@ import time
 
 import torch
 
-from normbench.errors import InputError
 from normbench.facts import facts_of
+from normbench.measures.alike import entries_of, require_least, significant
 from normbench.measures.mates import slope
 from normbench.measures.mismatch import require_batches, require_statistics
-from normbench.measures.trained import entries_of, trained
+from normbench.measures.trained import trained
 from normbench.norms.batch import BatchNorm
 from normbench.norms.evaluation import moments
 from normbench.random import derive
@@ -27,9 +27,7 @@ def check(config, processes: int) -> None:
     """Raises InputError as a training would, for numbers that cannot be, and for a method without batch statistics."""
     check_network(config, processes)
     require_batches(config)
-    for key in ("images", "draws"):
-        if config.measure[key] < 2:
-            raise InputError(f"measure.{key}", config.measure[key], "must be an integer ≥ 2")
+    require_least(config, images=2, draws=2)
     require_statistics(config)
 
 
@@ -59,7 +57,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
         )
         if not network.lost[index]:
             rows += _rows(seed, found, mine, correlations)
-    return entries_of(task.seeds, network.lost, told, time.perf_counter() - started), rows
+    return entries_of(network, told, started), rows
 
 
 @torch.no_grad()
@@ -138,7 +136,7 @@ def _rows(seed: int, found: dict[int, list], layers: list, correlations: list[fl
                 "var_error": var_error,
                 "correlation": correlations[number - 1],
             }
-            numbers = {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items() if math.isfinite(value)}
+            numbers = {name: significant(value, DIGITS) for name, value in numbers.items() if math.isfinite(value)}
             rows.append({"seed": seed, "layer": number, "size": size} | numbers)
     return rows
 

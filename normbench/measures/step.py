@@ -11,15 +11,16 @@ import torch
 
 from normbench.config.sizes import samples_per_epoch
 from normbench.errors import InputError
+from normbench.measures.alike import entries_of, require_least, significant, training
 from normbench.measures.gradients import convolutions
-from normbench.measures.landscape import entries_of, geometric
+from normbench.measures.landscape import geometric
 from normbench.measures.line import Line, next_batch_losses
 from normbench.measures.start import looked_at
 from normbench.records.metrics import STEP
 from normbench.tasks.build import check_network, make_model
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
-from normbench.training.steps import Plan, steps
+from normbench.training.steps import Plan
 
 DIGITS = 4  # significant ones, of a row
 
@@ -36,9 +37,7 @@ def check(config, processes: int) -> None:
         raise InputError("measure.low", how.low, "must be a number > 0")
     if not how.high > how.low:
         raise InputError("measure.high", how.high, f"must be a number above measure.low={how.low}")
-    for key in ("rates", "shares"):
-        if how[key] < 2:
-            raise InputError(f"measure.{key}", how[key], "must be an integer ≥ 2")
+    require_least(config, rates=2, shares=2)
     if not how.explodes > 1:
         raise InputError("measure.explodes", how.explodes, "must be a number > 1")
     with torch.random.fork_rng(devices=[]):
@@ -58,13 +57,10 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     network = Network(config, task)
     looks = Looks(network, task, plan, how)
     looks.look()
-    for done in steps(network, task, plan):
-        network.lost |= ~done.losses.isfinite().cpu()
+    for _ in training(network, task, plan, session):
         looks.look()
-        session.step(0, lambda: None)
-    network.forget_gradients()
     told = [looks.told(index) for index in range(len(task.seeds))]
-    return entries_of(network, told, dict.fromkeys(outcome.name for outcome in STEP), started), looks.rows
+    return entries_of(network, told, started, dict.fromkeys(outcome.name for outcome in STEP)), looks.rows
 
 
 class Looks:
@@ -171,4 +167,4 @@ def _text(values: torch.Tensor) -> str:
 
 
 def _rounded(value: float) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return significant(value, DIGITS) if math.isfinite(value) else None
