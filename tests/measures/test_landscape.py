@@ -322,3 +322,12 @@ def test_steps_of_a_network(run):
     assert list(drawn) == ["relative_loss", "channels_batch"]
     assert len(drawn["relative_loss"].axes) == 2
     assert len(drawn["channels_batch"].axes) == 2 * 2 * 3  # with their scales
+
+    twice = pd.concat(
+        [found.runs.assign(**{"model.init_scale": 1.0}), found.runs.assign(run_id="it", **{"model.init_scale": 0.5})]
+    )
+    both = pd.concat([found.series, found.series.assign(run_id="it")])
+    panels = step_page.figures(twice, both)["relative_loss"].axes  # settings are never pooled
+    assert [axes.get_title().partition("\n")[2] for axes in panels] == [
+        f"scale of the initial weights {scale}" for scale in (1, 1, 0.5, 0.5)
+    ]
