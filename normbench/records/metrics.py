@@ -148,6 +148,16 @@ TRAINING = (
         digits=".0f",
         **SUMMARY,
     ),
+    Outcome(
+        "early_val_acc",
+        "validation accuracy early in training",
+        "%",
+        "higher",
+        guessing,
+        head="validation, early",
+        note="Validation, early: accuracy in percent at the first validation from evaluation.early_acc of training on.",
+        **SUMMARY,
+    ),
     Outcome("target_reached", "share that reached the target", better="higher", **UNSHOWN),
     Outcome(
         "suggested_lr",
