@@ -62,8 +62,8 @@ def tuned_rate(config) -> float:
     """The rate of a configuration's method in its table of tuned rates, which `scripts/table.py tune_lr` writes.
 
     Or of the method that optim.rates_of names. The table lies in the working directory or else in the project. A method
-    that is another one over other groups of images (`rate_of`) takes the rate of that where it has none of its own. Where
-    a method was tuned at several batch sizes, or over groups of several sizes, the logarithm of the rate is linear in
+    that is another one over other groups of images (`rate_of`) takes the rate of that where it has none of its own. Of
+    one that was tuned at several batch sizes, or over groups of several sizes, the logarithm of the rate is linear in
     that of the size between them; of one alone, the rate holds for all. Raises InputError where the table has none.
     """
     path, method, size = config.optim.rates, config.optim.rates_of or config.norm.name, config.batch_size

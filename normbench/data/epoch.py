@@ -56,9 +56,9 @@ class Epoch:
         columns = [self._draw(seed, epoch, n) for seed in seeds]
         self.order, self.top, self.left, self.flip = (torch.stack(c, 1).to(device) for c in zip(*columns, strict=True))
         self.factors = {
-            name: torch.stack([_draw_factors(seed, name, epoch, n, augment[name]) for seed in seeds], 1).to(device)
+            name: torch.stack([_draw_factors(seed, name, epoch, n, strength) for seed in seeds], 1).to(device)
             for name in COLOURS
-            if augment[name] > 0
+            if (strength := getattr(augment, name)) > 0
         }
         self.boxes = None
         if augment.mixup > 0 or augment.cutmix > 0:
@@ -132,12 +132,14 @@ def distorted(images: torch.Tensor, name: str, factors: torch.Tensor) -> torch.T
     """images uint8 N×32×32×R×3, factors N×R: each image drawn away from black (brightness), from its mean grey
     (contrast) or from the grey of each pixel (saturation): factor·image + (1−factor)·that, cut off at 0 and 255.
 
-    Values are rounded towards 0, and so is grey, as in torchvision's functions of uint8 images (ColorJitter's).
+    Values are rounded towards 0, and so is grey, as in torchvision's functions of uint8 images (ColorJitter's, which
+    takes a random order): the same but where float32 stands within its rounding of a whole number.
     """
     values, factors = images.float(), factors[:, None, None, :, None]
     found = values * factors
     if name != "brightness":
-        grey = sum(share * channel for share, channel in zip(GREY, values.split(1, -1), strict=True)).floor()
+        red, green, blue = values.split(1, -1)
+        grey = red.mul(GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2]).floor()
         found += (1 - factors) * (grey if name == "saturation" else grey.mean((1, 2), keepdim=True))
     return found.clamp(0, 255).to(torch.uint8)
 
