@@ -11,7 +11,7 @@
 Or, in place of a metric, ratios to what the runs of another cell came to, by the curves of validation scores:
 
         ratio: steps                              # how many times fewer steps to the best score of the reference; or
-                                                  # best: a run's best score over that of the reference's run of the seed
+                                                  # best: a run's best score over that of the reference's, by seed
         reference: {method: none}
 
 They are of other people's runs, often at another scale: nothing is tested on them.

@@ -84,7 +84,7 @@ KEYS_TRIED = KEYS | method_keys("batch") | method_keys("skipinit") | model_keys(
 @pytest.mark.parametrize("key", KEYS_TRIED)
 def test_each_wrong_value_of_a_key_is_told(key, composed):
     """By the key itself, of all values; through a whole configuration, of one that is another a key."""
-    leaves = default_leaves((("model", "uniform"),))
+    leaves = default_leaves((("model", "inception" if key == "model.lrn" else "uniform"),))
     leaves |= default_leaves((("norm", "skipinit" if key == "norm.initial" else "batch"),))
     default = leaves.get(key, OmegaConf.select(composed, key))
     for name, value in VALUES.items():
