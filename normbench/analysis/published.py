@@ -46,8 +46,8 @@ class Published:
     reference: dict | None = None
 
 
-RATIO_WORDS = {"steps": "speed", "best": "best score"}  # with what the table calls them: ratios to the reference
-RATIO_DIGITS = ".3g"
+RATIO_WORDS = {"steps": "times fewer steps than", "best": "best score over that of"}  # the reference
+RATIO_DIGITS = ".4g"
 
 
 def _pairs(value) -> str | None:
@@ -106,9 +106,9 @@ def beside(entries: tuple[Published, ...], runs: pd.DataFrame, curves: pd.DataFr
         digits = outcome_of(entry.metric).digits if entry.ratio is None else RATIO_DIGITS
         for value, figure in entry.values:
             settings = entry.where | {entry.over: value}
-            words = " ".join(f"{column}={typed(value)}" for column, value in settings.items())
+            words = _words(settings)
             n, told = _here(f"published[{number}]", entry, settings, words, runs, curves)
-            words += f", {RATIO_WORDS[entry.ratio]}" if entry.ratio else ""
+            words += f", {RATIO_WORDS[entry.ratio]} {_words(entry.reference)}" if entry.ratio else ""
             rows.append([literal(entry.source), literal(words), f"{figure:{digits}}", str(n), told])
     few = FEW if any(0 < int(row[3]) < FEWEST for row in rows) else ""
     text = (
@@ -117,6 +117,10 @@ def beside(entries: tuple[Published, ...], runs: pd.DataFrame, curves: pd.DataFr
     )
     head = ["source", "settings", "published", "n", "here"]
     return f"{text}\n\n{markdown(head, 'llrrr', rows)}" if rows else ""
+
+
+def _words(settings: dict) -> str:
+    return " ".join(f"{column}={typed(value)}" for column, value in settings.items())
 
 
 def _here(place: str, entry: Published, settings: dict, words: str, runs: pd.DataFrame, curves) -> tuple[int, str]:

@@ -47,11 +47,16 @@ def test_ratios_stand_beside_those_of_the_curves():
     how = {"source": "S", "label": "L", "where": {"model": "m"}, "over": "arm", "reference": {"arm": "slow"}}
     entries = [how | {"values": [["fast", 2.33]], "ratio": ratio} for ratio in ("steps", "best")]
     *_, steps, best = beside(parse_published(entries), pd.DataFrame(rows), pd.DataFrame(curves)).splitlines()
-    assert steps.startswith("| S | model=m arm=fast, speed | 2.33 | 3 | 6 [")  # the middles: 300 over 50
+    assert steps.startswith(
+        "| S | model=m arm=fast, times fewer steps than arm=slow | 2.33 | 3 | 6 ["
+    )  # the middles: 300 over 50
     ratio = 60 / np.array([39, 40, 41])
     mean, half = np.log(ratio).mean(), stats.sem(np.log(ratio)) * stats.t.ppf(0.975, 2)
-    told = " ".join(f"{np.exp(value):.3g}" for value in (mean, mean - half, mean + half)).replace(" ", " [", 1)
-    assert best == f"| S | model=m arm=fast, best score | 2.33 | 3 | {told.replace(' ', ', ').replace(', [', ' [')}] |"
+    told = " ".join(f"{np.exp(value):.4g}" for value in (mean, mean - half, mean + half)).replace(" ", " [", 1)
+    assert (
+        best
+        == f"| S | model=m arm=fast, best score over that of arm=slow | 2.33 | 3 | {told.replace(' ', ', ').replace(', [', ' [')}] |"
+    )
     *_, none = beside(parse_published(entries), pd.DataFrame(rows)).splitlines()
     assert none.endswith("| 2.33 | 0 | – |")
 
