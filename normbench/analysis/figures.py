@@ -244,7 +244,7 @@ def _published(
     _, place = layout.scale_of(column_of(runs, x, panel["name"]))
     lines = []
     for entry in published:
-        if (entry.over, entry.metric) == (x, panel["y"]):
+        if (entry.over, entry.metric, entry.ratio) == (x, panel["y"], None):
             places = place(pd.Series([value for value, _ in entry.values], name=x))
             points = pd.DataFrame({"x": list(places), "estimate": [figure for _, figure in entry.values]})
             points = points.dropna().sort_values("x").reindex(columns=drawing.POINTS)

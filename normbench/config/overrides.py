@@ -18,7 +18,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import hydras
-from normbench.config.files import GROUPS, check_experiment, choices, conf_dir, default_choices, flatten, unknown_key
+from normbench.config.files import (
+    GROUPS,
+    OF_ALL,
+    check_experiment,
+    choices,
+    conf_dir,
+    default_choices,
+    flatten,
+    unknown_key,
+)
 from normbench.config.keys import FOLDERS
 from normbench.config.values import STANDS_IN, Values, plain, value_at
 from normbench.errors import InputError, UserError, choices_text
@@ -78,8 +87,8 @@ def normalize(overrides: list[str]) -> list[str]:
     count = math.prod(_count(override) for override in parsed)
     if count > MOST_RUNS:
         raise UserError(f"{' '.join(overrides)}: {count} runs; at most {MOST_RUNS} a command")
-    # experiment=null is the default, for which Hydra has no word.
-    return [_spelling(o) for o in parsed if not (o.key_or_group == "experiment" and values(o) == ["null"])]
+    # experiment=null and recipe=null are the defaults, for which Hydra has no word.
+    return [_spelling(o) for o in parsed if not (o.key_or_group in OF_ALL and values(o) == ["null"])]
 
 
 def check_once(overrides: Iterable[str]) -> None:

@@ -152,12 +152,17 @@ class Training:
 
     def entries(self) -> list[dict]:
         """An entry of result.json a replicate, as far as training alone tells."""
-        target, entries = self.config.evaluation.target_acc, []
+        target, early, entries = self.config.evaluation.target_acc, self.config.evaluation.early_acc, []
         for seed in self.task.seeds:
             epoch = self.diverged.get(seed)
             entry = {"seed": seed, "status": "finished" if epoch is None else "diverged", "diverged_epoch": epoch}
+            mine = [row for row in self.rows if row["seed"] == seed]
+            if early is not None:
+                # At the first validation from that share of training on; at chance where it has diverged.
+                there = [row["val_acc"] for row in mine if row["step"] >= early * self.plan.steps]
+                lost = epoch is not None and not there[1:]  # its last row is the one in which it was lost
+                entry["early_val_acc"] = self.task.lost_scores()["acc"] if lost else there[0]
             if target is not None:
-                mine = [row for row in self.rows if row["seed"] == seed]
                 reached = [row["step"] for row in mine if row["val_acc"] >= target]
                 # Right-censored where it never was.
                 entry |= {"steps_to_target": min(reached, default=self.plan.steps), "target_reached": bool(reached)}

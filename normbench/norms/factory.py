@@ -7,7 +7,7 @@ from torch import nn
 from normbench.config.keys import NORM_POSITIONS
 from normbench.errors import InputError, choices_text
 from normbench.norms.methods import get_method, require_options
-from normbench.norms.plain import Concatenate, Dropout, PadShortcut
+from normbench.norms.plain import Concatenate, Dropout, LocalResponse, PadShortcut
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.ReLU,
@@ -111,6 +111,9 @@ class Layers:
 
     def concatenate(self):
         return Concatenate(self.replicates)
+
+    def local_response(self):
+        return LocalResponse(self.replicates)
 
     def require_no_residual(self, model: str):
         """Called by a model without residual branches: a method that acts only on those would do nothing there."""

@@ -101,6 +101,27 @@ class Concatenate(nn.Module):
         return _side_by_side(torch.cat([_per_replicate(x, self.replicates) for x in maps], -1))
 
 
+class LocalResponse(nn.Module):
+    """Local response normalization across the channels of each replicate: x / (k + α Σ x²)^β, over a channel and the
+    two on either side of it, as far as there are; k = 2, α = 1e-4, β = 0.75.
+
+    Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks, §3.3. It stands after the
+    activation. torch's `local_response_norm` divides α by the number of channels: there it is 5e-4.
+    """
+
+    REACH, K, ALPHA, BETA = 2, 2.0, 1e-4, 0.75
+
+    def __init__(self, replicates: int = 1):
+        super().__init__()
+        self.replicates = replicates
+
+    def forward(self, x):
+        squares = F.pad(_per_replicate(x.square(), self.replicates), (self.REACH, self.REACH))
+        channels = squares.shape[-1] - 2 * self.REACH
+        total = sum(squares[..., place : place + channels] for place in range(2 * self.REACH + 1))
+        return x * _side_by_side((self.K + self.ALPHA * total).pow(-self.BETA))
+
+
 class ResidualScalar(nn.Module):
     """SkipInit: one learnable scalar per replicate on a residual branch, 0 at the start.
 

@@ -148,6 +148,16 @@ TRAINING = (
         digits=".0f",
         **SUMMARY,
     ),
+    Outcome(
+        "early_val_acc",
+        "validation accuracy early in training",
+        "%",
+        "higher",
+        guessing,
+        head="validation, early",
+        note="Validation, early: accuracy in percent at the first validation from evaluation.early_acc of training on.",
+        **SUMMARY,
+    ),
     Outcome("target_reached", "share that reached the target", better="higher", **UNSHOWN),
     Outcome(
         "suggested_lr",
@@ -421,6 +431,7 @@ STATISTICS = (
 
 PERCENTILES = (15, 50, 85)  # of a unit's values
 SHIFT = (
+    *(outcome for outcome in TRAINING if outcome.name in (OBJECTIVE, HEADLINE)),
     *(
         Outcome(name, words, unit, scale=scale, digits=".3g", printed=head, swept=head)
         for name, words, unit, scale, head in (
@@ -546,7 +557,8 @@ COLUMNS = {
     "mates": ("seed", "size", "spread"),
     "shift": (
         *("seed", "step", "layer", "gradient", "change", "cosine"),  # as gradients see it
-        *("distance", "distance_before", *(f"p{share}" for share in PERCENTILES)),  # as distributions
+        *("distance", "distance_before", "unit"),  # as distributions
+        *(f"p{share}{end}" for end in ("", "_before") for share in PERCENTILES),
     ),
     "biases": ("seed", "step", "loss", "bias_norm"),
     "statistics": ("seed", "layer", "size", "mean_error", "expected", "var_error", "correlation"),

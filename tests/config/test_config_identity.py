@@ -24,6 +24,7 @@ CHANGES = {
     "epochs": 3,
     "seed": 1,
     "replicates": 2,
+    "arm": "mine",
     "lr_scaling": "sqrt",
     "precision": "float64",
     "model.width": 24,
@@ -53,6 +54,9 @@ CHANGES = {
     "data.test_channel_scale": 0.5,
     "augment.crop": 2,
     "augment.flip": False,
+    "augment.brightness": 0.2,
+    "augment.contrast": 0.2,
+    "augment.saturation": 0.2,
     "augment.mixup": 0.2,
     "augment.cutmix": 0.5,
     "augment.label_smoothing": 0.1,
@@ -60,6 +64,7 @@ CHANGES = {
     "augment.tta": "flip_shift",
     "augment.tta_average": "probabilities",
     "optim.lr": 0.05,
+    "optim.lr_factor": 5.0,
     "optim.momentum": 0.8,
     "optim.nesterov": False,
     "optim.weight_decay": 0.001,
@@ -67,6 +72,7 @@ CHANGES = {
     "optim.warmup_samples": 10,
     "optim.milestones": [0.25],
     "optim.gamma": 0.5,
+    "optim.gamma_every": 0.25,
     "optim.clip_norm": 1.0,
     "norm.momentum": 0.2,
     "norm.eps": 1e-4,
@@ -76,6 +82,7 @@ CHANGES = {
     "evaluation.target_acc": 42.5,
     "evaluation.suggest_lr": True,
     "evaluation.every_steps": 5,
+    "evaluation.early_acc": 0.5,
 }
 SAME = {
     "device": "cuda",
@@ -91,6 +98,7 @@ SAME = {
     "evaluation.batch_size": 10,
     "data.root": "elsewhere",
     "optim.rates": "elsewhere.csv",
+    "optim.rates_of": "none",
     "logging.progress": "none",
     "logging.tensorboard": False,
     "logging.histogram_epochs": 0,
@@ -110,7 +118,7 @@ def changed(config, key, value):
 
 
 def test_the_tables_above_name_every_key(base):
-    elsewhere = {"model.depth", "model.residual", "optim.betas", "optim.eps"}  # adamw's, other models'
+    elsewhere = {"model.depth", "model.residual", "model.lrn", "optim.betas", "optim.eps"}  # adamw's, other models'
     names = {key for key in KEYS if key.endswith(".name")}
     checked = set(KEYS) | {f"norm.{key}" for key in ("momentum", "eps", "affine")}
     assert checked - elsewhere - names == CHANGES.keys() | SAME.keys()
@@ -271,7 +279,7 @@ def test_a_new_key_at_its_default_leaves_every_name_as_it_was(base):
     """A config.yaml of before there was the key has the name that it had."""
     old = OmegaConf.create(plain(base))
     defaults = default_leaves(DEFAULTS)
-    for name in (name for name in NEW if name != "model.residual"):  # of another model
+    for name in (name for name in NEW if name not in ("model.residual", "model.lrn")):  # of another model
         assert OmegaConf.select(old, name, throw_on_missing=True) == defaults[name]
         group, _, option = name.rpartition(".")
         del OmegaConf.select(old, group)[option]
