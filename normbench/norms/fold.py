@@ -36,7 +36,7 @@ def fold(model: nn.Module) -> nn.Module:
     for layer, norm in _pairs(folded):
         made = _folded(folded.get_submodule(layer), folded.get_submodule(norm))
         _put(folded, layer, made)
-        _put(folded, norm, nn.Identity())
+        _put(folded, norm, nn.Identity().eval())
     return folded
 
 

@@ -248,7 +248,9 @@ def test_a_name_is_a_folder_name_whatever_the_values(base):
     name = run_id(config)
     assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
     assert len(name) <= 140
-    assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-detach_statisticsTrue-")
+    assert name.startswith(
+        "resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-scaleFalse-shiftFalse-detach_statisticsTrue-"
+    )
 
 
 def test_the_parts_of_affine_name_a_run_where_there_is_one(compose):

@@ -50,6 +50,7 @@ def test_a_folded_network_gives_the_same_logits(norm, options, model, more):
     folded = fold(made)
     assert not any(isinstance(one, BatchNorm) for one in folded.modules())
     assert made.training
+    assert not any(one.training for one in folded.modules())
     assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
     with torch.no_grad():
         torch.testing.assert_close(folded(x), made.eval()(x), rtol=1e-10, atol=1e-10)
