@@ -32,7 +32,7 @@ def test_a_part_alone(norm, part):
     for forward in (native, model):
         (forward(x) * g).sum().backward()
     for name, one in model.named_parameters():
-        scale = one.grad.abs().max().clamp(min=1e-8)
+        scale = one.grad.abs().max().clamp(min=1e-4)  # that of a bias before a batch norm is 0 but for rounding
         assert ((other.get_parameter(name).grad - one.grad).abs().max() / scale).item() < 1e-8, name
     with torch.no_grad():
         torch.testing.assert_close(native.model.eval() and native(x), model.eval()(x), rtol=1e-10, atol=1e-10)
