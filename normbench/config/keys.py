@@ -217,6 +217,8 @@ KEYS: dict[str, Key] = {
         Key("model.init_scale", POSITIVE),
         Key("model.zero_init_residual", boolean),
         Key("norm.name", _choice_of("norm")),
+        Key("norm.scale", boolean, "unless_default", moot=lambda config: None if config.norm.affine else True),
+        Key("norm.shift", boolean, "unless_default", moot=lambda config: None if config.norm.affine else True),
         Key("norm.detach_statistics", boolean, "unless_default"),
         Key("norm.statistics", one_of(STATISTICS), "unless_default"),
         Key(
@@ -301,6 +303,7 @@ KEYS: dict[str, Key] = {
         Key("evaluation.target_acc", optional(number(lambda v: 0 < v <= 100, "above 0, at most 100"))),
         Key("evaluation.every_steps", optional(integer(1)), "unless_default"),
         Key("evaluation.early_acc", optional(number(lambda v: 0 < v <= 1, "above 0, at most 1")), "unless_default"),
+        Key("evaluation.train", boolean, "unless_default"),
         Key("evaluation.suggest_lr", boolean),
         _never("logging.progress", one_of(("auto", "bar", "lines", "none"))),
         _never("logging.tensorboard", boolean),

@@ -48,6 +48,8 @@ def train(config, task, session) -> tuple[list[dict], list[dict]]:
     entries = training.entries()
     right, took = plain(task, network, entries, poll, training.clock)
     session.correct(entries, right)
+    if config.evaluation.train:
+        on_training_images(task, network, entries, poll)
     if VIEWS[config.augment.tta] is not None:
         session.correct(entries, averaged(config, task, network, entries, poll, training.clock, right, took), "_tta")
     if config.evaluation.precise_images and has_running_statistics(network.model):
@@ -183,6 +185,13 @@ def plain(task, network, entries, poll, clock, suffix="", views=None) -> tuple[l
             told = task.lost_scores() if entry["status"] == "diverged" else found
             entry |= {f"{split}_{key}{suffix}": value for key, value in told.items() if key != "right"}
     return [found["right"] for found in scores], took
+
+
+def on_training_images(task, network, entries, poll) -> None:
+    """The accuracy on the training images in evaluation mode, and by how much it exceeds that on the test images."""
+    for entry, found in zip(entries, task.scores(network, "train", poll), strict=True):
+        told = task.lost_scores() if entry["status"] == "diverged" else found
+        entry |= {"train_acc_eval": told["acc"], "gap": told["acc"] - entry["test_acc"]}
 
 
 def averaged(config, task, network, entries, poll, clock, right, took) -> list[torch.Tensor]:

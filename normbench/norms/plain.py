@@ -142,20 +142,30 @@ class ResidualScalar(nn.Module):
 class Norm(nn.Module):
     """What normalization layers share: ε, and per channel the scale γ (`weight`) and shift β (`bias`), each of R·C.
 
-    num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root.
+    num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root. affine: whether
+    it has them; scale, shift: whether γ and β are among them.
     Raises InputError for an ε that is not positive in float32.
     """
 
-    def __init__(self, num_channels: int, replicates: int, eps: float, affine: bool):
+    def __init__(
+        self,
+        num_channels: int,
+        replicates: int,
+        eps: float,
+        affine: bool,
+        scale: bool = True,
+        shift: bool = True,
+    ):
         super().__init__()
         require_epsilon("eps", eps)  # torch's batch norm refuses 0, with a traceback
         self.num_channels, self.replicates, self.eps = num_channels, replicates, eps
         channels = replicates * num_channels
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.weight = nn.Parameter(torch.ones(channels)) if affine and scale else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine and shift else None
 
     def extra_repr(self):
-        return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, affine={self.weight is not None}"
+        learned = f"scale={self.weight is not None}, shift={self.bias is not None}"
+        return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, {learned}"
 
 
 def require_epsilon(key: str, value: float) -> None:

@@ -130,6 +130,28 @@ TRAINING = (
         for split in ("val", "test")
         for score in SCORES
     ),
+    Outcome(
+        "train_acc_eval",
+        "training accuracy, evaluated",
+        "%",
+        "higher",
+        guessing,
+        table="results",
+        head="training images",
+        note="Training images: accuracy on those of the training split, in evaluation mode and not augmented.",
+        **SUMMARY,
+    ),
+    Outcome(
+        "gap",
+        "generalization gap",
+        "points",
+        "lower",
+        lambda classes: 0.0,  # both accuracies are at chance
+        tested=True,
+        head="gap",
+        note="Gap: that accuracy less the one on the test images, in points.",
+        **SUMMARY,
+    ),
     Outcome("tta_gained", "images that TTA turned right", better="higher", whole=True, tested=True, **UNSHOWN),
     Outcome("tta_lost", "images that TTA turned wrong", better="lower", whole=True, tested=True, **UNSHOWN),
     Outcome("tta_p", "McNemar's p of TTA", tested=True, **UNSHOWN),

@@ -77,12 +77,15 @@ CHANGES = {
     "norm.momentum": 0.2,
     "norm.eps": 1e-4,
     "norm.affine": False,
+    "norm.scale": False,
+    "norm.shift": False,
     "evaluation.precise_images": 100,
     "evaluation.precise_augment": True,
     "evaluation.target_acc": 42.5,
     "evaluation.suggest_lr": True,
     "evaluation.every_steps": 5,
     "evaluation.early_acc": 0.5,
+    "evaluation.train": True,
 }
 SAME = {
     "device": "cuda",
@@ -253,7 +256,19 @@ def test_a_name_is_a_folder_name_whatever_the_values(base):
     name = run_id(config)
     assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
     assert len(name) <= 140
-    assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-detach_statisticsTrue-")
+    assert name.startswith(
+        "resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-scaleFalse-shiftFalse-detach_statisticsTrue-"
+    )
+
+
+def test_the_parts_of_affine_name_a_run_where_there_is_one(compose):
+    def name(*words):
+        return run_id(resolve(compose("device=cpu", *words)))
+
+    assert earlier(name("norm.affine=false")) == "resnet8-batch-affineFalse-b128-s0-c254e2"  # as before there were any
+    assert name("norm.affine=false", "norm.scale=false") == name("norm.affine=false")
+    assert name("norm.scale=true", "norm.shift=true") == name()
+    assert name("norm.shift=false").startswith("resnet8-batch-shiftFalse-b128-s0-")
 
 
 def test_a_name_is_the_same_in_every_process(compose):
