@@ -329,6 +329,6 @@ def test_steps_of_a_network(run):
     )
     both = pd.concat([series, series.assign(run_id="it")])
     panels = step_page.figures(twice, both)["relative_loss"].axes  # settings are never pooled
-    assert [axes.get_title().partition("\n")[2] for axes in panels] == [
+    assert [axes.get_title("left").partition("\n")[2] for axes in panels] == [
         f"scale of the initial weights {scale}" for scale in (1, 1, 0.5, 0.5)
     ]
