@@ -56,6 +56,10 @@ from normbench.facts import facts_of, scaled_momentum
 # The next two are read by the modules that do the work; the others these have too, and a test holds them together.
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
+SEQUENCES = ("rows", "pixels")  # how model=lstm reads an image
+CELL_PLACEMENTS = ("gates", "per_gate", "cell_only")  # of the norms of model=lstm, beside that of the cell
+CARRIES = ("raw", "normalized")  # the cell that its next step takes
+BLOCK_PLACEMENTS = ("pre", "post")  # of the norms of model=vit: before a part of a block, or after its sum
 STATISTICS = ("batch", "running")  # that norm=batch normalizes by in training
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 KERNELS = ("auto", "native", "torch", "graph")
@@ -212,6 +216,12 @@ KEYS: dict[str, Key] = {
         Key("model.shortcut", one_of(SHORTCUTS), "unless_default"),
         Key("model.lrn", boolean, "unless_default"),
         Key("model.norm_position", one_of(NORM_POSITIONS), "unless_default"),
+        Key("model.sequence", one_of(SEQUENCES), "unless_default"),
+        Key("model.placement", one_of((*CELL_PLACEMENTS, *BLOCK_PLACEMENTS)), "unless_default"),
+        Key("model.carry", one_of(CARRIES), "unless_default"),
+        Key("model.init_gamma", NOT_NEGATIVE, "unless_default"),
+        Key("model.heads", integer(1, MOST_WIDTH), "unless_default"),
+        Key("model.patch", integer(1, MOST_WIDTH), "unless_default"),
         Key("model.activation", one_of(ACTIVATIONS)),
         Key("model.dropout", SHARE),
         Key("model.init_scale", POSITIVE),

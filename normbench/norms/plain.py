@@ -5,6 +5,8 @@ channels r·C … (r+1)·C−1 belong to replicate r. Every parameter and buffer
 axis, so that stacking R networks is `torch.cat` over their state dicts, and taking one out is `chunk`.
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,8 +16,16 @@ from normbench.errors import InputError
 FLOAT32 = torch.finfo(torch.float32)
 
 
-class _Filters:
-    """What a layer multiplies with is `filters()`, made from its parameters: the hook of every weight normalization."""
+class Filters:
+    """What a layer multiplies with is `filters()`, made from its parameters: the hook of every weight normalization.
+
+    They start by chance, as `draw` has it; a `bias`, where there is one, at 0.
+    """
+
+    @torch.jit.unused
+    def draw(self, weight: torch.Tensor, generator: torch.Generator, gain: float) -> torch.Tensor:
+        """Fill the weight of one replicate, and return it. gain: √2 or 1, as the activation wants it."""
+        raise NotImplementedError
 
     def filters(self) -> torch.Tensor:
         return self.weight
@@ -33,7 +43,7 @@ class _Filters:
             getattr(self, name).copy_(value)
 
 
-class Conv2d(_Filters, nn.Conv2d):
+class Conv2d(Filters, nn.Conv2d):
     """torch's convolution, grouped by replicate: weight (R·out_channels)×in_channels×k×k, R×C channels in and out."""
 
     def __init__(self, in_channels, out_channels, kernel_size, *, replicates=1, groups=1, **conv_options):
@@ -44,23 +54,38 @@ class Conv2d(_Filters, nn.Conv2d):
     def forward(self, x):
         return self._conv_forward(x, self.filters(), self.bias)
 
+    @torch.jit.unused
+    def draw(self, weight, generator, gain):
+        """Normal, of standard deviation gain/√fan-in."""
+        return weight.normal_(0, gain / math.sqrt(math.prod(weight.shape[1:])), generator=generator)
 
-class Linear(_Filters, nn.Module):
+
+class Linear(Filters, nn.Module):
     """R linear layers as one batched product: weight R×out×in, input N×(R·in), output R×N×out.
 
     Weights start uniform within ±1/√in, as torch's, biases at 0.
     """
 
-    def __init__(self, in_features, out_features, *, replicates=1):
+    def __init__(self, in_features, out_features, *, replicates=1, bias=True):
         super().__init__()
         self.in_features, self.out_features, self.replicates = in_features, out_features, replicates
         bound = in_features**-0.5
         self.weight = nn.Parameter(torch.empty(replicates, out_features, in_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(replicates, out_features))
+        self.bias = nn.Parameter(torch.zeros(replicates, out_features)) if bias else None
 
     def forward(self, x):
-        x = x.unflatten(1, (self.replicates, self.in_features)).transpose(0, 1)
-        return torch.matmul(x, self.filters().transpose(1, 2)) + self.bias.unsqueeze(1)
+        return self.of(x.unflatten(1, (self.replicates, self.in_features)).transpose(0, 1))
+
+    def of(self, x):
+        """The same of inputs with the replicates outermost: R×N×in → R×N×out."""
+        y = torch.matmul(x, self.filters().transpose(1, 2))
+        return y if self.bias is None else y + self.bias.unsqueeze(1)
+
+    @torch.jit.unused
+    def draw(self, weight, generator, gain):
+        """Uniform within ±1/√fan-in, whatever the activation."""
+        bound = 1 / math.sqrt(self.in_features)
+        return weight.uniform_(-bound, bound, generator=generator)
 
 
 def _per_replicate(x, replicates):

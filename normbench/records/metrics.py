@@ -519,6 +519,23 @@ STEP = (
     Outcome("best_ratio", "least loss over that of no step", better="lower", scale="log", digits=".3g", **SUMMARY),
 )
 
+RECURRENT = (
+    Outcome(
+        "preactivation_spread",
+        "standard deviation of ln‖pre-activation‖ over the steps",
+        better="lower",
+        scale="log",
+        digits=".3g",
+        printed="spread",
+        swept="spread",
+    ),
+    Outcome(
+        "gradient_back", "gradient at the first step", "× that at the last", scale="log", digits=".3g", printed="back"
+    ),
+    Outcome("gradient_back_drift", "|ln| of what comes back", "nats", "lower", digits=".3g", **SUMMARY),
+)
+LAST_LAYER = (Outcome("last_gradient", "gradient by the last layer's weight", scale="log", digits=".4g"),)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -540,6 +557,8 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "landscape": LANDSCAPE,
     "landscape_linear": LANDSCAPE_LINEAR,
     "step": STEP,
+    "recurrent": RECURRENT,
+    "last_layer": LAST_LAYER,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -588,6 +607,7 @@ COLUMNS = {
     "landscape_linear": LOOKS,
     # Of a batch's relative losses; and of the first batch's way, in percent of it, the channels' moments in a layer.
     "step": ("seed", "batch", "rate", "relative_loss", "layer", "share", "means", "variances"),
+    "recurrent": ("seed", "position", "preactivation", "gradient"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

@@ -167,4 +167,5 @@ def of_the_method(config):
     try:
         yield
     except InputError as error:
-        raise error.within("norm") if error.key in config.norm else error from None
+        own = error.key in config.norm and error.key != "norm"  # that is the method's name, whatever its options
+        raise error.within("norm") if own else error from None

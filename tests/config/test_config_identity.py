@@ -18,6 +18,8 @@ from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.config.values import plain
 
+OF_OTHER_MODELS = {"model.depth", "model.residual", "model.sequence", "model.placement", "model.carry", "model.lrn"}
+OF_OTHER_MODELS |= {"model.init_gamma", "model.heads", "model.patch"}
 # Key → another valid value; and the choices that the key needs.
 CHANGES = {
     "batch_size": 64,
@@ -121,7 +123,7 @@ def changed(config, key, value):
 
 
 def test_the_tables_above_name_every_key(base):
-    elsewhere = {"model.depth", "model.residual", "model.lrn", "optim.betas", "optim.eps"}  # adamw's, other models'
+    elsewhere = {"optim.betas", "optim.eps", *OF_OTHER_MODELS}  # adamw's, other models'
     names = {key for key in KEYS if key.endswith(".name")}
     checked = set(KEYS) | {f"norm.{key}" for key in ("momentum", "eps", "affine")}
     assert checked - elsewhere - names == CHANGES.keys() | SAME.keys()
@@ -294,7 +296,7 @@ def test_a_new_key_at_its_default_leaves_every_name_as_it_was(base):
     """A config.yaml of before there was the key has the name that it had."""
     old = OmegaConf.create(plain(base))
     defaults = default_leaves(DEFAULTS)
-    for name in (name for name in NEW if name not in ("model.residual", "model.lrn")):  # of another model
+    for name in (name for name in NEW if name not in OF_OTHER_MODELS):
         assert OmegaConf.select(old, name, throw_on_missing=True) == defaults[name]
         group, _, option = name.rpartition(".")
         del OmegaConf.select(old, group)[option]
