@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from normbench.config.files import GROUPS, OF_ALL, choices, conf_dir, default_choices, flatten
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
-from normbench.config.values import plain
+from normbench.config.values import plain, value_at
 
 # A choice of each group that is not the default.
 OTHER = {
@@ -104,6 +104,11 @@ def test_what_is_typed_replaces_the_grid_of_the_file(composed):
         ("skipinit", 8, None),
     ]
     assert {config["epochs"] for config in composed("experiment=demo", "epochs=1", "norm=none", "batch_size=2")} == {1}
+
+
+def test_values_of_a_grid_are_what_yaml_says():
+    jobs, _, _ = planned("experiment=recurrent")
+    assert {value_at(job.config, "evaluation.every_steps") for job in jobs} == {26, None}
 
 
 def test_what_is_typed_selects_from_the_further_grids(composed):

@@ -182,7 +182,7 @@ def test_affine_false_is_no_scale_and_no_shift(name):
 
 
 @pytest.mark.parametrize("part", ["scale", "shift"])
-@pytest.mark.parametrize("name", LAYERS.keys() - {"mean-only batch"})
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "mean-only batch"])
 def test_without_a_part_a_layer_is_the_one_whose_part_stays_as_it_starts(name, part):
     torch.manual_seed(0)
     layer = LAYERS[name](2).double()
