@@ -7,7 +7,7 @@ import torch
 from normbench.errors import InputError
 from normbench.kernels.library import NoKernels
 from normbench.kernels.native import Native
-from normbench.kernels.program import Unknown
+from normbench.kernels.trace import Unknown
 from normbench.norms.plain import Conv2d, Drawing
 from normbench.records.damage import tell
 

@@ -54,8 +54,8 @@ struct op {
 struct program {
     const struct op *ops;
     const struct map *maps;
-    int64_t count, replicates, images, chunk, slots; /* slots: images that the maps hold, all or a chunk */
-    int64_t kept_size, scratch_size, sums, sums_size; /* kept_size: of a replicate, scratch_size: of a thread */
+    int64_t first, last, replicates, images, chunk, slots; /* of the operations; slots: images that the maps hold, all or a chunk */
+    int64_t kept_size, scratch_size, sums, sums_size; /* kept_size: of a replicate, scratch_size: of a thread; 0: it is in kept */
 };
 
 struct worker {

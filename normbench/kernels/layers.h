@@ -555,6 +555,15 @@ static void NAME(put)(const struct place *at, const struct op *op, int backward)
 
 /* --- The borders: tensors N×(R·C)×H×W of the world outside, and averages N×(R·C) over their positions. --- */
 
+/* The channels of a position. apart: how far the tensor has them from each other. */
+INLINE void NAME(copy_channels)(const struct map *m, REAL *here, REAL *there, int64_t apart, int how) {
+    for (int64_t c = m->channels; how == INWARD && c < m->lanes; c++) here[c] = 0;
+    for (int64_t c = 0; c < m->channels; c++)
+        if (how == INWARD) here[c] = there[c * apart];
+        else if (how == ADDED) here[c] += there[c * apart];
+        else there[c * apart] = here[c];
+}
+
 static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, REAL *tensor, const int64_t *strides, int how) {
     if (!tensor) return;
     for (int64_t n = 0; n < at->count; n++)
@@ -563,11 +572,8 @@ static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, R
                 REAL *here = map + NAME(pixel)(m, n, h, p);
                 REAL *there = tensor + (at->first + n) * strides[0] + at->replicate * m->channels * strides[1] +
                               h * strides[2] + p * strides[3];
-                for (int64_t c = m->channels; how == INWARD && c < m->lanes; c++) here[c] = 0;
-                for (int64_t c = 0; c < m->channels; c++)
-                    if (how == INWARD) here[c] = there[c * strides[1]];
-                    else if (how == ADDED) here[c] += there[c * strides[1]];
-                    else there[c * strides[1]] = here[c];
+                if (strides[1] == 1) NAME(copy_channels)(m, here, there, 1, how);
+                else NAME(copy_channels)(m, here, there, strides[1], how);
             }
 }
 
@@ -634,12 +640,12 @@ static void NAME(average_back)(const struct place *at, const struct op *op) {
 
 static void NAME(forward)(struct place *at) {
     const struct program *program = at->program;
-    for (int64_t i = 0; i < program->count; i++)
+    for (int64_t i = program->first; i < program->last; i++)
         if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i]);
     for (at->first = 0; at->first < program->images; at->first += program->chunk) {
         int64_t left = program->images - at->first;
         at->count = left < program->chunk ? left : program->chunk;
-        for (int64_t i = 0; i < program->count; i++) {
+        for (int64_t i = program->first; i < program->last; i++) {
             const struct op *op = &program->ops[i];
             const struct map *m = &program->maps[op->x];
             switch (op->kind) {
@@ -659,17 +665,17 @@ static void NAME(forward)(struct place *at) {
 static void NAME(backward)(struct place *at) {
     const struct program *program = at->program;
     memset(at->scratch + program->sums, 0, program->sums_size * sizeof(REAL));
-    for (int64_t i = 0; i < program->count; i++)
+    for (int64_t i = program->first; i < program->last; i++)
         if (program->ops[i].kind == CONV) NAME(pack_transposed)(at, &program->ops[i]);
     for (at->first = 0; at->first < program->images; at->first += program->chunk) {
         int64_t left = program->images - at->first;
         at->count = left < program->chunk ? left : program->chunk;
-        for (int64_t i = program->count - 1; i >= 0; i--) {
+        for (int64_t i = program->last - 1; i >= program->first; i--) {
             const struct op *op = &program->ops[i];
             const struct map *m = &program->maps[op->x];
             switch (op->kind) {
             case IMPORT:
-                if (op->needs_x) NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->strides, OUTWARD);
+                if (op->needs_x) NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->gradient_strides, OUTWARD);
                 break;
             case EXPORT:
                 NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->gradient_strides,
@@ -687,7 +693,7 @@ static void NAME(backward)(struct place *at) {
             }
         }
     }
-    for (int64_t i = 0; i < program->count; i++)
+    for (int64_t i = program->first; i < program->last; i++)
         if (program->ops[i].kind == CONV) NAME(unpack)(at, &program->ops[i]);
         else if (program->ops[i].kind == POINT) NAME(point_end)(at, &program->ops[i]);
 }
@@ -696,8 +702,9 @@ static void *NAME(work)(void *argument) {
     const struct worker *worker = argument;
     const struct program *program = worker->program;
     for (int64_t r = worker->number; r < program->replicates; r += worker->workers) {
-        struct place at = {program, worker->tensors, worker->gradients, (REAL *)worker->kept + r * program->kept_size,
-                           (REAL *)worker->scratch + worker->number * program->scratch_size, r, 0, 0};
+        REAL *kept = (REAL *)worker->kept + r * program->kept_size;
+        REAL *scratch = program->scratch_size ? (REAL *)worker->scratch + worker->number * program->scratch_size : kept;
+        struct place at = {program, worker->tensors, worker->gradients, kept, scratch, r, 0, 0};
         if (worker->backward) NAME(backward)(&at);
         else NAME(forward)(&at);
     }

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.kernels import fastest, library, program
+from normbench.kernels import fastest, library, program, trace
 from normbench.kernels.library import NoKernels
 from normbench.kernels.native import Native
-from normbench.kernels.program import Unknown
+from normbench.kernels.trace import Unknown
 from normbench.models import build_model
 from normbench.norms import Layers
 from normbench.norms.plain import Conv2d, Linear
@@ -408,10 +408,10 @@ def test_kernels_that_cannot_be_are_refused_or_passed_over(compose, monkeypatch,
 KERNELS_C = (Path(library.FOLDER) / "kernels.c").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["kind", "norm", "handed"])
-def test_the_numbers_of_names_are_the_same_in_both(name):
+@pytest.mark.parametrize(("name", "where"), [("kind", trace), ("norm", program), ("handed", program)])
+def test_the_numbers_of_names_are_the_same_in_both(name, where):
     names = re.search(rf"enum {name} {{([^}}]*)}}", KERNELS_C)[1].replace(" ", "").split(",")
-    assert [getattr(program, one) for one in names] == list(range(len(names)))
+    assert [getattr(where, one) for one in names] == list(range(len(names)))
 
 
 @pytest.mark.parametrize(("name", "structure"), [("map", "Map"), ("op", "Op"), ("program", "Layout")])
