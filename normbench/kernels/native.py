@@ -17,9 +17,10 @@ class Native:
     """A network as the kernels compute it: `native(x)` is `model(x)`, to rounding, with its parameters and buffers.
 
     In training mode by the statistics of the batch, with gradients; in evaluation without. Layers that they do not know
-    are torch's, between two calls of theirs. The whole is the model's where there are hooks or layers in another mode,
-    gradients by the images or of an evaluation. A replicate's numbers do not depend on how many there are, or on the
-    threads. Raises NoKernels, or Unknown for a network of which they know nothing.
+    are torch's, between two calls of theirs; an evaluation is then the model's as a whole, which is faster. So is all
+    where there are hooks or layers in another mode, gradients by the images or of an evaluation. A replicate's numbers
+    do not depend on how many there are, or on the threads. Raises NoKernels, or Unknown for a network of which they
+    know nothing.
     """
 
     def __init__(self, model: nn.Module, replicates: int):
@@ -27,6 +28,11 @@ class Native:
         self.trace, self.modules, self.programs = Trace(model), list(model.modules()), {}
         kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
         self.hooks = [getattr(one, kind) for one in self.modules for kind in kinds]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether layers of torch's are between those of the kernels."""
+        return len(self.trace.stages) > 1
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x: N×(R·C)×H×W, of float32 or float64, on the CPU. Returns R×N×classes."""
@@ -49,6 +55,8 @@ class Native:
         """The program for such a batch; None where it is the model's."""
         training = self.model.training
         if torch.is_grad_enabled() and (x.requires_grad or not training):
+            return None
+        if self.mixed and not training:
             return None
         if any(self.hooks) or any(one.training is not training for one in self.modules):
             return None

@@ -127,7 +127,8 @@ class Program:
         }  # what torch has: its sizes
         self.outside[trace.images] = torch.empty(shape, dtype=dtype, device="meta")
         sums = self._describe_stages(kept, scratch)
-        self._place_values(kept)
+        for one in self.maps:
+            one.values = kept.take(self.slots * _image(one))
         if training:
             self._place_gradients(scratch)
         self.kept, self.scratch = kept.size, 0 if whole else scratch.size
@@ -286,21 +287,6 @@ class Program:
                 raise Unknown("a statistic of a single value")
             op.stats = kept.take(-(-self.slots // op.span) * 2 * x.lanes)
 
-    def _place_values(self, kept: Area) -> None:
-        """A place for each map: in training for good, in evaluation until its last reader is done."""
-        free: dict[tuple, list[int]] = {}
-        last = {which: number for number, op in enumerate(self.ops) for which in (op.x, op.y, op.other)}
-        placed: set[int] = set()
-        for number, op in enumerate(self.ops):
-            used = {which: self.maps[which] for which in (op.x, op.y, op.other) if which >= 0}
-            for which in used.keys() - placed:
-                some = free.setdefault(_form(used[which]), [])
-                used[which].values = some.pop() if some else kept.take(self.slots * _image(used[which]))
-                placed.add(which)
-            for which, one in used.items():
-                if not self.training and last[which] == number:
-                    free[_form(one)].append(one.values)
-
     def _place_gradients(self, scratch: Area) -> None:
         """From the last operation to the first: where the gradient by each map lies for as long as it is needed."""
         free: dict[tuple, list[int]] = {}
@@ -348,11 +334,6 @@ class Program:
 def _image(one: Map) -> int:
     """Numbers that a map has of an image."""
     return (one.height + 2) * (one.width + 2) * one.lanes
-
-
-def _form(one: Map) -> tuple[int, ...]:
-    """What maps that lie in one place after the other have in common: borders and further lanes stay zero."""
-    return one.channels, one.lanes, one.height, one.width
 
 
 def _span(norm: nn.Module, images: int) -> int:
