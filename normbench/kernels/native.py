@@ -74,12 +74,14 @@ class _Sized(Program):
 
     def __init__(self, native: Native, shape, dtype, training: bool):
         lanes = native.kernels.vector_bytes() // dtype.itemsize
-        super().__init__(native.trace, shape, native.replicates, dtype, training, lanes)
+        threads = torch.get_num_threads()
+        self.teams = min(threads, native.replicates)
+        self.members = min(threads // self.teams, shape[0] or 1)
+        super().__init__(native.trace, shape, native.replicates, dtype, training, lanes, self.members)
         self.call = native.kernels.run_float if dtype.itemsize == 4 else native.kernels.run_double
         self.getters = [[_getter(module, name) for module, name in part.sources] for part in self.parts]
         self.free: list[torch.Tensor] = []  # maps that no backward pass waits for
-        self.workers = min(torch.get_num_threads(), self.replicates)
-        self.own = self._memory(self.workers * self.scratch)
+        self.own = self._memory(self.teams * self.scratch)
 
     def _memory(self, count: int) -> torch.Tensor:
         return torch.zeros(count, dtype=self.dtype)
@@ -132,7 +134,8 @@ class _Sized(Program):
             kept.data_ptr(),
             self.own.data_ptr(),
             backward,
-            self.workers,
+            self.teams,
+            self.members,
         )
 
 

@@ -28,6 +28,7 @@ from normbench.norms.sample import GroupNorm
 NONE, OWN, RUNNING = range(3)  # by which statistic a point normalizes
 COPY, ADD, CLEAR, SHARE = range(4)  # how a gradient is handed on; CLEAR: added to zeros; SHARE: it lies there already
 ALIGNED = 64  # bytes
+IMAGES_A_MEMBER = 4  # of a chunk that several threads divide: fewer and they wait, more and they leave the cache
 
 
 class Map(ctypes.Structure):
@@ -58,7 +59,7 @@ class Layout(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("ops", "maps")),
         *((name, ctypes.c_int64) for name in ("first", "last", "replicates", "images", "chunk", "slots")),
-        *((name, ctypes.c_int64) for name in ("kept_size", "scratch_size", "sums", "sums_size")),
+        *((name, ctypes.c_int64) for name in ("kept_size", "scratch_size", "sums", "sums_size", "partials")),
     ]
 
 
@@ -101,12 +102,15 @@ class Part:
 class Program:
     """The operations of a trace for batches of one shape, and their places in memory.
 
-    parts: its stages. kept, scratch: how many numbers they need, of a replicate and of a thread; where torch comes
+    parts: its stages. kept, scratch: how many numbers they need, of a replicate and of a team; where torch comes
     between, all is kept, of the whole batch, since a thread does not go on with what it has begun. Raises Unknown.
     """
 
-    def __init__(self, trace: Trace, shape, replicates: int, dtype: torch.dtype, training: bool, lanes: int):
-        """shape: of the input, N×(R·C)×H×W. training: by own statistics, with gradients. lanes: numbers of a vector."""
+    def __init__(self, trace: Trace, shape, replicates: int, dtype, training: bool, lanes: int, members: int):
+        """shape: of the input, N×(R·C)×H×W. training: by own statistics, with gradients. lanes: numbers of a vector.
+
+        members: threads a replicate.
+        """
         self.images, channels, height, width = shape
         if not self.images:
             raise Unknown("an empty batch")
@@ -114,7 +118,9 @@ class Program:
         self.doubles = 8 // dtype.itemsize
         spans = [_span(one.norm, self.images) for one in trace.operations if training and one.norm is not None]
         whole = len(trace.stages) > 1
-        self.chunk = self.images if whole else max(spans, default=1)
+        span = max(spans, default=1)
+        some = span if members == 1 else -(-IMAGES_A_MEMBER * members // span) * span
+        self.chunk = self.images if whole else min(some, self.images)
         self.slots = self.images if training else self.chunk
         kept = Area(dtype.itemsize)
         scratch = kept if whole else Area(dtype.itemsize)
@@ -131,13 +137,14 @@ class Program:
             one.values = kept.take(self.slots * _image(one))
         if training:
             self._place_gradients(scratch)
+        partials = scratch.take(2 * self.chunk * max(one.lanes for one in self.maps) * self.doubles)
         self.kept, self.scratch = kept.size, 0 if whole else scratch.size
         for part, (start, size) in zip(self.parts, sums, strict=True):
             part.layout = Layout(
                 ctypes.addressof(self.ops),
                 ctypes.addressof(self.maps),
                 *(*part.ops, replicates, self.images, self.chunk, self.slots),
-                *(self.kept, self.scratch, start, size),
+                *(self.kept, self.scratch, start, size, partials),
             )
 
     def _describe_stages(self, kept: Area, scratch: Area) -> list[tuple[int, int]]:
