@@ -63,7 +63,7 @@ struct program {
     const struct map *maps;
     int64_t first, last, replicates, images, chunk, slots; /* of the operations; slots: images that the maps hold, all or a chunk */
     int64_t kept_size, scratch_size, sums, sums_size; /* kept_size: of a replicate, scratch_size: of a team; 0: it is in kept */
-    int64_t partials;                                 /* in scratch */
+    int64_t partials, partials_size;                  /* in scratch; the size of one of two */
 };
 
 /* Threads that work on one replicate. */

@@ -42,9 +42,10 @@ INLINE REAL *NAME(gradient)(const struct place *at, int64_t map) {
 INLINE REAL *NAME(own)(void *const *list, int64_t which, int64_t each, const struct place *at) {
     return which < 0 || !list[which] ? 0 : (REAL *)list[which] + at->replicate * each;
 }
-/* Sums of each image of the chunk in double precision, a number a lane: two lists. */
-INLINE double *NAME(partial)(const struct place *at, int64_t which, int64_t lanes) {
-    return (double *)(at->scratch + at->program->partials) + which * at->program->chunk * lanes;
+/* Two lists of sums of each image of the chunk, a number a lane, in double precision. While some still read the one, others
+   may write the other already. */
+INLINE double *NAME(partial)(const struct place *at, int64_t which) {
+    return (double *)(at->scratch + at->program->partials + which * at->program->partials_size);
 }
 /* Of tasks done in turns by the members: whether the next is this one's. turn: 0 before the first. */
 INLINE int NAME(mine)(const struct place *at, int64_t *turn) {
@@ -315,7 +316,7 @@ static void NAME(added)(const double *of_images, int64_t lanes, int64_t start, i
 /* The same over several images from `start` on, each by the member whose it is; of one alone by that member. x: of image 0. */
 static void NAME(moments)(const struct place *at, const struct map *m, const REAL *x, int64_t start, int64_t images,
                           const REAL *centre, int square, double *sums) {
-    double *of_images = NAME(partial)(at, square, m->lanes);
+    double *of_images = NAME(partial)(at, square);
     if (images == 1) {
         NAME(moment)(x + start * NAME(pixels)(m) * m->lanes, m, centre, square, sums);
         return;
@@ -521,7 +522,7 @@ static void NAME(point_back)(const struct place *at, const struct op *op) {
     const struct map *m = &at->program->maps[op->x];
     const REAL none[MOST_LANES] = {0};
     REAL k0[MOST_LANES], k1[MOST_LANES], k2[MOST_LANES];
-    double *of_images = NAME(partial)(at, 0, m->lanes), *products_of = NAME(partial)(at, 1, m->lanes);
+    double *of_images = NAME(partial)(at, 0), *products_of = NAME(partial)(at, 1);
     int64_t span = op->norm == OWN ? op->span : at->count;
     int summed = op->norm == OWN || op->tensor[4] >= 0;
     for (int64_t n = at->from; n < at->to; n++)

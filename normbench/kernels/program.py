@@ -59,7 +59,10 @@ class Layout(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("ops", "maps")),
         *((name, ctypes.c_int64) for name in ("first", "last", "replicates", "images", "chunk", "slots")),
-        *((name, ctypes.c_int64) for name in ("kept_size", "scratch_size", "sums", "sums_size", "partials")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("kept_size", "scratch_size", "sums", "sums_size", "partials", "partials_size")
+        ),
     ]
 
 
@@ -137,14 +140,15 @@ class Program:
             one.values = kept.take(self.slots * _image(one))
         if training:
             self._place_gradients(scratch)
-        partials = scratch.take(2 * self.chunk * max(one.lanes for one in self.maps) * self.doubles)
+        size = self.chunk * max(one.lanes for one in self.maps) * self.doubles  # of the sums of each image
+        partials = scratch.take(2 * size)
         self.kept, self.scratch = kept.size, 0 if whole else scratch.size
-        for part, (start, size) in zip(self.parts, sums, strict=True):
+        for part, place in zip(self.parts, sums, strict=True):
             part.layout = Layout(
                 ctypes.addressof(self.ops),
                 ctypes.addressof(self.maps),
                 *(*part.ops, replicates, self.images, self.chunk, self.slots),
-                *(self.kept, self.scratch, start, size, partials),
+                *(self.kept, self.scratch, *place, partials, size),
             )
 
     def _describe_stages(self, kept: Area, scratch: Area) -> list[tuple[int, int]]:
