@@ -163,7 +163,7 @@ class Training:
                 # At the first validation from that share of training on; at chance where it has diverged.
                 there = [row["val_acc"] for row in mine if row["step"] >= early * self.plan.steps]
                 lost = epoch is not None and not there[1:]  # its last row is the one in which it was lost
-                entry["early_val_acc"] = self.task.lost_scores()["acc"] if lost else there[0]
+                entry["val_acc_early"] = self.task.lost_scores()["acc"] if lost else there[0]
             if target is not None:
                 reached = [row["step"] for row in mine if row["val_acc"] >= target]
                 # Right-censored where it never was.

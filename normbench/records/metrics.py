@@ -171,7 +171,7 @@ TRAINING = (
         **SUMMARY,
     ),
     Outcome(
-        "early_val_acc",
+        "val_acc_early",
         "validation accuracy early in training",
         "%",
         "higher",

@@ -203,7 +203,7 @@ def test_the_accuracy_early_in_training_is_that_of_the_first_validation_from_the
     how = ("epochs=1", "data.train_size=80", "batch_size=8", "evaluation.every_steps=2")
     result, rows, _ = run(*how, "evaluation.early_acc=0.25")
     [entry], [row] = result["replicates"], [row for row in rows if row["step"] == "4"]
-    assert entry["early_val_acc"] == float(row["val_acc"])
+    assert entry["val_acc_early"] == float(row["val_acc"])
     lost, _, _ = run(*how, "evaluation.early_acc=0.25", "norm=none", "optim.lr=1e20")
     [entry] = lost["replicates"]
-    assert (entry["status"], entry["early_val_acc"]) == ("diverged", 10)
+    assert (entry["status"], entry["val_acc_early"]) == ("diverged", 10)
