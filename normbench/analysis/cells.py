@@ -53,7 +53,7 @@ def told_interval(interval: Interval, digits: str) -> str:
 def ratio_digits(*ratios: float) -> str:
     """Three digits, or as many as tell a ratio from 1, of an interval its ends from one another."""
     low, high = (min(ratios), max(ratios)) if len(ratios) > 1 else (1.0, ratios[0])
-    apart = abs(math.log(high / low)) if 0 < low and 0 < high < math.inf else 0
+    apart = abs(math.log(high / low)) if low > 0 and 0 < high < math.inf else 0
     digits = 1 + math.ceil(-math.log10(apart)) if apart else 0
     return f"#.{min(digits, 6)}g" if digits > 3 else ".3g"
 
