@@ -215,6 +215,25 @@ def test_gamma_and_beta_can_undo_batch_normalization(training):
     torch.testing.assert_close(layer.train(training)(x), x, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("scale", [0.1, 7.0])
+def test_the_scale_of_the_weights_before_a_batch_normalization(scale):
+    """BN(aWu) = BN(Wu), with the same gradient by u and 1/a of that by W: arXiv 1502.03167, section 3.3."""
+    torch.manual_seed(0)
+    u = torch.randn(4, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(C, 3, 3, 3, dtype=torch.float64)
+    layer, g = BatchNorm(C, eps=1e-30).double(), torch.randn(4, C, 4, 4, dtype=torch.float64)
+
+    def of(w):
+        w = w.requires_grad_()
+        y = layer(torch.nn.functional.conv2d(u, w))
+        return y, *torch.autograd.grad((y * g).sum(), (u, w))
+
+    (y, by_u, by_w), (scaled, scaled_by_u, scaled_by_w) = of(weight.clone()), of(scale * weight)
+    close(scaled, y)
+    close(scaled_by_u, by_u)
+    close(scale * scaled_by_w, by_w)
+
+
 def _options(layer):
     kept = {"num_groups": GroupNorm, "ghost_size": GhostBatchNorm}
     options = {key: getattr(layer, key) for key, kind in kept.items() if type(layer) is kind}
