@@ -346,7 +346,7 @@ def test_panels_of_different_outcomes_have_axes_of_their_own(runs):
     assert (left.get_ylabel(), right.get_ylabel()) == ("test accuracy (%)", "test ECE (%)")
     alone = sweep_figure(table, [COUPLED | {"y": "test_ece"}]).axes[0]
     assert right.get_ylim() == alone.get_ylim() != left.get_ylim()
-    text = note(left.figure)
+    text = " ".join(note(left.figure).split())
     assert "Test accuracy: Markers" in text
     assert "Test ECE: Markers" in text
 
