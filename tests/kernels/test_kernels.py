@@ -144,7 +144,7 @@ CASES = [("batch", "resnet8"), ("ghost_batch", "resnet8"), ("skipinit", "preact_
 
 
 @pytest.mark.parametrize(("method", "model"), CASES)
-@pytest.mark.parametrize(("replicates", "count", "threads"), [(1, 13, 2), (1, 7, 5), (2, 9, 4)])
+@pytest.mark.parametrize(("replicates", "count", "threads"), [(1, 13, 2), (1, 7, 5), (2, 9, 4), (1, 1, 3)])
 def test_threads_that_divide_the_images(method, model, replicates, count, threads):
     """Bit for bit what one does, in training and in evaluation, with a last chunk that is smaller than the others."""
     x, found, before = images(count, replicates, (16, 12), torch.float32), [], torch.get_num_threads()
@@ -154,7 +154,7 @@ def test_threads_that_divide_the_images(method, model, replicates, count, thread
             own = network(method, replicates, model, dtype=torch.float32, width=4)
             native = Native(own.train(), replicates)
             found.append(step(native, own, x))
-            assert native._program(x).members == some // min(some, replicates)
+            assert native._program(x).members == min(some // min(some, replicates), count)
             with torch.no_grad():
                 found[-1]["evaluated"] = native.model.eval() and native(x)
     finally:
