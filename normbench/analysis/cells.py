@@ -50,6 +50,14 @@ def told_interval(interval: Interval, digits: str) -> str:
     return f"{interval.estimate:{digits}} [{interval.low:{digits}}, {interval.high:{digits}}]"
 
 
+def ratio_digits(*ratios: float) -> str:
+    """Three digits, or as many as tell a ratio from 1, of an interval its ends from one another."""
+    low, high = (min(ratios), max(ratios)) if len(ratios) > 1 else (1.0, ratios[0])
+    apart = abs(math.log(high / low)) if low > 0 and 0 < high < math.inf else 0
+    digits = 1 + math.ceil(-math.log10(apart)) if apart else 0
+    return f"#.{min(digits, 6)}g" if digits > 3 else ".3g"
+
+
 def told_p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 

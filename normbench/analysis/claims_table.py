@@ -2,7 +2,7 @@
 
 import math
 
-from normbench.analysis.cells import told_interval, told_p
+from normbench.analysis.cells import ratio_digits, told_interval, told_p
 from normbench.analysis.claims import Verdict
 from normbench.analysis.study import About
 from normbench.records.metrics import outcome_of
@@ -102,16 +102,18 @@ def _estimate(v: Verdict) -> str:
     if math.isnan(v.estimate):
         return "–"
     sign = "" if v.scale == "log" or v.kind in VALUES else "+"
-    digits = ".3g" if v.scale == "log" else outcome_of(v.metric).digits
+    bare = v.verdict == "not enough runs" or math.isnan(v.low)
+    ratios = [v.estimate] if bare else [v.estimate, v.low, v.high]
+    digits = ratio_digits(*ratios) if v.scale == "log" else outcome_of(v.metric).digits
     before = "× " if v.scale == "log" else ""
-    if v.verdict == "not enough runs" or math.isnan(v.low):
+    if bare:
         return f"{before}{v.estimate:{sign}{digits}}"
     return before + told_interval(v, sign + digits)
 
 
 def _detectable(v: Verdict) -> str:
     if v.scale == "log":
-        return f"a factor of {v.detectable:.3g}"
+        return f"a factor of {v.detectable:{ratio_digits(v.detectable)}}"
     outcome = outcome_of(v.metric)
     unit = "points" if outcome.unit == "%" else f"({outcome.unit})" if " " in outcome.unit else outcome.unit
     return f"{v.detectable:{outcome.digits}} {unit}".strip()

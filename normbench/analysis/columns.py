@@ -3,9 +3,12 @@
 What it says of the outcome is declared in `normbench.records.metrics`.
 """
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from normbench.records.metrics import CURVES, PEAK_MEMORY, outcome_of, outcomes
+from normbench.words import typed
 
 # Column → key of the configuration. The further keys by which runs differ follow, each under its own name.
 CONFIGURATION = {
@@ -72,6 +75,18 @@ def label(column: str) -> str:
 def plain(column: str) -> str:
     """The column in words, without its unit."""
     return label(column).split(" (")[0]
+
+
+def differing(runs: pd.DataFrame) -> list[str]:
+    """The columns by which the runs of a method differ: the settings that no figure may pool."""
+    within = runs.groupby("method")
+    return [column for column in of_configuration(runs) if within[column].nunique(dropna=False).gt(1).any()]
+
+
+def settings(rows: pd.DataFrame, parts: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each setting of some columns, in words, and its rows; without columns one, without words."""
+    for values, group in rows.groupby(parts, sort=False, dropna=False) if parts else [((), rows)]:
+        yield ", ".join(f"{plain(part)} {typed(value)}" for part, value in zip(parts, values, strict=True)), group
 
 
 def of_configuration(table: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from normbench.analysis.cells import ratio_digits
 from normbench.analysis.claims import Claim, parse_looks, spread_of
 from normbench.analysis.evidence import concerning, counted
 from normbench.analysis.kinds import Linear, Trend
@@ -56,7 +57,9 @@ def _shown(claim: Claim, mean: Mean | None, n: int) -> str:
     found = claim.kind.power(like(mean, n))
     if math.isnan(found):
         return "–"
-    return f"× {math.exp(found):.3g}" if claim.logs else f"{found:{outcome_of(claim.metric).digits}}"
+    if claim.logs:
+        return f"× {math.exp(found):{ratio_digits(math.exp(found))}}"
+    return f"{found:{outcome_of(claim.metric).digits}}"
 
 
 def _borrowed(claim: Claim, runs: pd.DataFrame) -> Mean | None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from normbench.analysis import layout
-from normbench.analysis.columns import of_configuration, plain
+from normbench.analysis.columns import differing, settings
 from normbench.analysis.looks import Look, looks_of, style
 from normbench.analysis.statistics import t_interval
 from normbench.records.metrics import BINS, OVER
@@ -32,7 +32,7 @@ EVERY = 2  # of a network whose blocks have two convolutions, first and second o
 def figures(runs: pd.DataFrame, series: pd.DataFrame, footer: str = "") -> dict[str, Figure]:
     """runs: a row a replicate. series: the rows of metrics.csv of measure=gradients, with run_id."""
     counted = runs[runs["status"].isin(OVER)]
-    parts = _panels(counted)
+    parts = differing(counted)
     rows = series.merge(counted[["run_id", "seed", "method", *parts]], on=["run_id", "seed"])
     return {
         "histograms": _histograms(rows, parts, footer),
@@ -41,18 +41,10 @@ def figures(runs: pd.DataFrame, series: pd.DataFrame, footer: str = "") -> dict[
     }
 
 
-def _panels(runs: pd.DataFrame) -> list[str]:
-    """The columns whose values are a panel each: those by which the runs of a method differ."""
-    within = runs.groupby("method")
-    return [column for column in of_configuration(runs) if within[column].nunique(dropna=False).gt(1).any()]
-
-
 def _panel(rows: pd.DataFrame, parts: list[str], figure: dict) -> Iterator[tuple[str, object, pd.DataFrame]]:
     """For each entry of a figure, and within it each setting: its title, what the entry says, its rows."""
-    settings = list(rows.groupby(parts, sort=False, dropna=False)) if parts else [((), rows)]
     for title, what in figure.items():
-        for values, group in settings:
-            of = ", ".join(f"{plain(part)} {typed(value)}" for part, value in zip(parts, values, strict=True))
+        for of, group in settings(rows, parts):
             yield f"{title}\n{of}" if of else title, what, group
 
 

@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm, SymLogNorm
 from matplotlib.figure import Figure
 
 from normbench.analysis import layout
+from normbench.analysis.columns import differing, settings
 from normbench.analysis.looks import looks_of, style
 from normbench.records.metrics import OVER
 
@@ -20,22 +21,24 @@ MOMENTS = {"Means": "means", "Variances": "variances"}
 def figures(runs: pd.DataFrame, series: pd.DataFrame, footer: str = "") -> dict[str, Figure]:
     """runs: a row a replicate. series: the rows of metrics.csv of measure=step, with run_id."""
     counted = runs[runs["status"].isin(OVER)]
-    rows = series.merge(counted[["run_id", "seed", "method"]], on=["run_id", "seed"])
+    parts = differing(counted)
+    rows = series.merge(counted[["run_id", "seed", "method", *parts]], on=["run_id", "seed"])
     curves, channels = rows[rows["layer"].isna()], rows[rows["layer"].notna()]
-    drawn = {"relative_loss": _curves(curves, footer)}
-    for method, some in channels.groupby("method", sort=False):
-        drawn[f"channels_{method}"] = _channels(method, some[some["run_id"].eq(some["run_id"].iloc[0])], footer)
+    drawn = {"relative_loss": _curves(curves, parts, footer)}
+    for method, of_method in channels.groupby("method", sort=False):
+        words, some = next(settings(of_method, parts))
+        drawn[f"channels_{method}"] = _channels(f"{method}, {words}" if words else method, some, footer)
     return drawn
 
 
-def _curves(rows: pd.DataFrame, footer: str) -> Figure:
-    """A panel a batch: median and range over seeds of the relative loss."""
+def _curves(rows: pd.DataFrame, parts: list[str], footer: str) -> Figure:
+    """A row a setting, a panel a batch: median and range over seeds of the relative loss."""
     looks = looks_of({"method": rows["method"].unique()})["method"]
-    batches = sorted(rows["batch"].unique())
-    drawn, grid = layout.grid_of(len(batches), sharey=True)
-    for axes, batch in zip(grid, batches, strict=True):
+    panels = [(words, *one) for words, group in settings(rows, parts) for one in group.groupby("batch")]
+    drawn, grid = layout.grid_of(len(panels), sharey=True)
+    for axes, (words, batch, group) in zip(grid, panels, strict=True):
         for method, look in looks.items():
-            some = rows[rows["batch"].eq(batch) & rows["method"].eq(method)]
+            some = group[group["method"].eq(method)]
             by_rate = some.assign(relative_loss=some["relative_loss"].fillna(np.inf)).groupby("rate")["relative_loss"]
             least, median, largest = (by_rate.agg(what).clip(upper=10 * HIGHEST) for what in ("min", "median", "max"))
             axes.fill_between(least.index, least, largest, color=look.colour, alpha=0.2, lw=0)
@@ -46,7 +49,7 @@ def _curves(rows: pd.DataFrame, footer: str) -> Figure:
         axes.set_ylim(None, HIGHEST)
         axes.set_xlabel("length η of the step (log scale)")
         axes.set_ylabel("loss / loss before the step (log scale)")
-        axes.set_title(f"Mini-batch {batch:g}")
+        axes.set_title(f"Mini-batch {batch:g}" + (f"\n{words}" if words else ""))
     grid[0].legend(loc="upper left", fontsize=6.5, frameon=False, handlelength=3)
     counts = rows.groupby("run_id")["seed"].nunique()
     note = f"Median over seeds (n = {counts.min()}) and their range; w − ηg on the batch of g, in training mode."
@@ -80,7 +83,7 @@ def _channels(method: str, rows: pd.DataFrame, footer: str) -> Figure:
             axes.set_title(f"{title}, layer {layer:g}")
             axes.set_xlabel("channel")
             axes.set_ylabel("part of the step (%)")
-            drawn.colorbar(image, ax=axes)
+            drawn.colorbar(image, ax=axes, **_ticks(image.norm)).minorticks_off()
     end = rows["rate"].max()
     note = f"{method}, seed {rows['seed'].iloc[0]}: outputs of convolutions on the way of a step of length {end:.2g}."
     layout.finish(drawn, [note], footer)
@@ -89,6 +92,17 @@ def _channels(method: str, rows: pd.DataFrame, footer: str) -> Figure:
 
 def _finite(table: np.ndarray) -> np.ndarray:
     return np.ma.masked_invalid(table)
+
+
+def _ticks(norm) -> dict:
+    """Ticks of a colour bar, none in another: powers of ten, or where there is less than two of them three values."""
+    if isinstance(norm, SymLogNorm):
+        decades = np.arange(np.ceil(np.log10(3 * norm.linthresh)), np.floor(np.log10(norm.vmax)) + 1)
+        ends = 10.0 ** decades[:: -max(1, len(decades) // 2)]
+        return {"ticks": [*-ends, 0, *ends]} if len(ends) else {"ticks": [norm.vmin, 0, norm.vmax], "format": "%.2g"}
+    if isinstance(norm, LogNorm) and norm.vmax < 100 * norm.vmin:
+        return {"ticks": np.geomspace(norm.vmin, norm.vmax, 3), "format": "%.2g"}
+    return {}
 
 
 def _norm(table: np.ndarray):

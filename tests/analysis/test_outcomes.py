@@ -145,8 +145,9 @@ def test_every_outcome_speaks_for_itself(outcome):
 def test_the_columns_of_a_measurement_are_those_of_the_tables_in_results():
     for path in sorted((ROOT / "results").glob("*/runs.csv")):
         there = path.read_text().split("\n", 1)[0].split(",")
-        measurement = "gradients" if path.parent.name == "gradients" else "train"
-        ours = [outcome.name for outcome in of_measurement(measurement)]
+        told = json.loads((path.parent / "configurations.json").read_text())
+        measured = {{**told["common"], **one}["measure.name"] for one in told["runs"].values()}
+        ours = [outcome.name for outcome in of_measurements(measured)]
         assert [name for name in there if name in ours] == [name for name in ours if name in there]
         known = {*ours, *CONFIGURATION, *ENVIRONMENT, *OTHER}
         assert [name for name in there if name not in known and "." not in name] == []

@@ -318,7 +318,17 @@ def test_steps_of_a_network(run):
     assert sorted(channels["share"].unique()) == [0, 50, 100]
     assert sorted(channels["layer"].unique()) == [1, 4, 8]
     found = gather(str(folder.parent))
-    drawn = step_page.figures(found.runs, pd.read_csv(StringIO(found.series.to_csv(index=False))))
+    series = pd.read_csv(StringIO(found.series.to_csv(index=False)))
+    drawn = step_page.figures(found.runs, series)
     assert list(drawn) == ["relative_loss", "channels_batch"]
     assert len(drawn["relative_loss"].axes) == 2
     assert len(drawn["channels_batch"].axes) == 2 * 2 * 3  # with their scales
+
+    twice = pd.concat(
+        [found.runs.assign(**{"model.init_scale": 1.0}), found.runs.assign(run_id="it", **{"model.init_scale": 0.5})]
+    )
+    both = pd.concat([series, series.assign(run_id="it")])
+    panels = step_page.figures(twice, both)["relative_loss"].axes  # settings are never pooled
+    assert [axes.get_title("left").partition("\n")[2] for axes in panels] == [
+        f"scale of the initial weights {scale}" for scale in (1, 1, 0.5, 0.5)
+    ]

@@ -14,6 +14,7 @@ HOW = ("model.width=2", "model.dropout=0.2", "epochs=1", "data.train_size=32", "
 OPTIONS = {
     "biases": ("norm.affine=false", "measure.every=2"),
     "gaussian": ("measure.images=20",),
+    "landscape_linear": ("measure.steps=200", "measure.until=200"),
     "mates": ("measure.batches=[2,4]", "measure.draws=2", "measure.images=2"),
     "matrices": ("measure.size=10",),
     "mismatch": ("measure.batches=[2]", "measure.shuffles=1", "measure.images=20"),
