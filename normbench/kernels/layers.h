@@ -313,11 +313,15 @@ static void NAME(added)(const double *of_images, int64_t lanes, int64_t start, i
         for (int64_t c = 0; c < lanes; c++) sums[c] += of_images[n * lanes + c];
 }
 
-/* The same over several images from `start` on, each by the member whose it is; of one alone by that member. x: of image 0. */
-static void NAME(moments)(const struct place *at, const struct map *m, const REAL *x, int64_t start, int64_t images,
+/* Whether the statistic is of an image by itself: its member waits for no other. Running averages take turns. */
+INLINE int NAME(alone)(const struct op *op) { return op->span == 1 && op->tensor[2] < 0; }
+
+/* The same over several images from `start` on, each by the member whose it is. x: of image 0. */
+static void NAME(moments)(const struct place *at, const struct op *op, const REAL *x, int64_t start, int64_t images,
                           const REAL *centre, int square, double *sums) {
+    const struct map *m = &at->program->maps[op->x];
     double *of_images = NAME(partial)(at, square);
-    if (images == 1) {
+    if (NAME(alone)(op)) {
         NAME(moment)(x + start * NAME(pixels)(m) * m->lanes, m, centre, square, sums);
         return;
     }
@@ -352,10 +356,10 @@ static void NAME(statistic)(const struct place *at, const struct op *op, const R
     REAL *running_var = own(at->tensors, op->tensor[3], m->channels, at), *stats = NAME(stats)(at, op, start);
     int keeps = start >= at->from && start < at->to;
     for (int64_t c = 0; c < m->lanes; c++) mean[c] = 0, inverse[c] = 0;
-    NAME(moments)(at, m, x, start, images, mean, 0, sums);
+    NAME(moments)(at, op, x, start, images, mean, 0, sums);
     NAME(of_groups)(sums, m->channels, op->group);
     for (int64_t c = 0; c < m->channels; c++) mean[c] = (REAL)(sums[c] / count);
-    NAME(moments)(at, m, x, start, images, mean, 1, sums);
+    NAME(moments)(at, op, x, start, images, mean, 1, sums);
     NAME(of_groups)(sums, m->channels, op->group);
     for (int64_t c = 0; c < m->channels; c++) {
         double var = sums[c] / count;
@@ -394,7 +398,7 @@ static void NAME(point)(const struct place *at, const struct op *op) {
         int64_t images = at->count - start < span ? at->count - start : span;
         int64_t begin = start > at->from ? start : at->from, end = start + images < at->to ? start + images : at->to;
         REAL mean[MOST_LANES], inverse[MOST_LANES];
-        if (begin >= end && (op->norm != OWN || images == 1)) continue; /* nothing of it is this member's */
+        if (begin >= end && (op->norm != OWN || NAME(alone)(op))) continue; /* nothing of it is this member's */
         if (op->norm == OWN) {
             NAME(statistic)(at, op, x, start, images, mean, inverse);
             NAME(scales)(at, op, mean, inverse, scale, shift);

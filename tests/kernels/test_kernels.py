@@ -119,6 +119,7 @@ def test_a_replicate_is_the_same_alone_stacked_and_in_threads(method):
             parameter.copy_(name_of[name].chunk(3)[1])
     x = images(replicates=3, dtype=torch.float32)
     ways = [(together, x, 1), (copy.deepcopy(together), x, 2), (alone, x[:, 3:6], 1)]
+    ways.append((copy.deepcopy(alone), x[:, 3:6], 2))
     found, threads = [], torch.get_num_threads()
     try:
         for model, batch, workers in ways:
@@ -136,6 +137,30 @@ def test_a_replicate_is_the_same_alone_stacked_and_in_threads(method):
     for name, one in found[0].items():
         assert torch.equal(one, found[1][name]), name
         assert torch.equal(one.chunk(3)[1], found[2][name]), name
+        assert torch.equal(found[2][name], found[3][name]), name
+
+
+CASES = [("batch", "resnet8"), ("ghost_batch", "resnet8"), ("skipinit", "preact_resnet8"), ("group", "inception")]
+
+
+@pytest.mark.parametrize(("method", "model"), CASES)
+@pytest.mark.parametrize(("replicates", "count", "threads"), [(1, 13, 2), (1, 7, 5), (2, 9, 4), (1, 1, 3)])
+def test_threads_that_divide_the_images(method, model, replicates, count, threads):
+    """Bit for bit what one does, in training and in evaluation, with a last chunk that is smaller than the others."""
+    x, found, before = images(count, replicates, (16, 12), torch.float32), [], torch.get_num_threads()
+    try:
+        for some in (1, threads):
+            torch.set_num_threads(some)
+            own = network(method, replicates, model, dtype=torch.float32, width=4)
+            native = Native(own.train(), replicates)
+            found.append(step(native, own, x))
+            assert native._program(x).members == min(some // min(some, replicates), count)
+            with torch.no_grad():
+                found[-1]["evaluated"] = native.model.eval() and native(x)
+    finally:
+        torch.set_num_threads(before)
+    for name, one in found[0].items():
+        assert torch.equal(one, found[1][name]), name
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
