@@ -109,7 +109,7 @@ def _block(config, generator) -> nn.Sequential:
 
 
 def _with(block, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The output with other weights. Neither they nor averages are kept; a method that draws draws the same each time."""
+    """The output with other weights; neither they nor averages are kept. One that draws draws the same each time."""
     averages = {name: buffer.clone() for name, buffer in block.named_buffers()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -94,7 +94,8 @@ class EvoNormB0(BatchNorm):
         require_values(count, "batch_size", x.shape[0], "the batch statistic of a channel")
         var = self._of_batch(x)
         with torch.no_grad():
-            self.running_var.lerp_(var.flatten() * (count / (count - 1)), self.momentum)
+            unbiased = var.flatten() * (count / (count - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         return self._by(x, var)
 
     def by_own_moments(self, x):

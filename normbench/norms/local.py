@@ -48,14 +48,19 @@ class DynamicTanh(ScaleShift):
     def __init__(self, num_channels: int, replicates: int = 1, *, alpha: float = 0.5, affine: bool = True):
         super().__init__(num_channels, replicates, affine=affine)
         require_epsilon("alpha", alpha)
-        self.alpha = nn.Parameter(torch.full((replicates,), float(alpha)))
+        self.start = float(alpha)
+        self.alpha = nn.Parameter(torch.full((replicates,), self.start))
+
+    @torch.jit.unused
+    def added(self) -> dict[str, float]:
+        return {"alpha": self.start}
 
     def forward(self, x):
         alpha = self.alpha.repeat_interleave(self.num_channels).view(1, -1, 1, 1)
         return self.scaled(torch.tanh(alpha * x)).to(x.dtype)
 
 
-class DivisiveNorm(Norm):
+class DivisiveNorm(ScaleShift):
     """Divisive normalization: γ·v/√(σ² + local mean of v²) + β, v = x less its local mean.
 
     Ren et al. 2017, arXiv 1611.04520, equation 4; after Lyu & Simoncelli 2008. A local mean is over all channels and a
@@ -69,8 +74,7 @@ class DivisiveNorm(Norm):
         if window < 1 or window % 2 == 0:
             raise InputError("window", window, "must be an odd integer ≥ 1: positions, with one in the middle")
         require_epsilon("sigma", sigma)
-        require_epsilon("sigma", sigma * sigma)
-        super().__init__(num_channels, replicates, sigma * sigma, affine)
+        super().__init__(num_channels, replicates, affine=affine)
         self.window, self.sigma = window, sigma
 
     def forward(self, x):
@@ -80,7 +84,7 @@ class DivisiveNorm(Norm):
         values = at_least_float32(x).unflatten(1, [self.replicates, self.num_channels])
         centred = values - self.local(values.mean(2)).unsqueeze(2)
         squares = self.local(centred.square().mean(2)).unsqueeze(2)
-        return self.scaled((centred * torch.rsqrt(squares + self.eps)).flatten(1, 2)).to(x.dtype)
+        return self.scaled((centred * torch.rsqrt(squares + self.sigma**2)).flatten(1, 2)).to(x.dtype)
 
     def local(self, maps):
         """The mean of each window, N×R×H×W."""

@@ -28,6 +28,10 @@ class SwitchableNorm(BatchNorm):
         self.mean_weight = nn.Parameter(torch.ones(replicates, 3))
         self.var_weight = nn.Parameter(torch.ones(replicates, 3))
 
+    @torch.jit.unused
+    def added(self) -> dict[str, float]:
+        return {"mean_weight": 1.0, "var_weight": 1.0}
+
     def forward(self, x):
         return self.normalize(x) if self.training else self._by(x, self.running_mean[None], self.running_var[None])
 
@@ -36,8 +40,8 @@ class SwitchableNorm(BatchNorm):
             return self.scaled(x)
         mean, var = self._of_batch(x)
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var, self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
         return self._by(x, mean[None], var[None])
 
     def by_own_moments(self, x):
@@ -113,8 +117,8 @@ class ExtendedBatchNorm(BatchNorm):
             require_values(count, "batch_size", x.shape[0], "the batch statistic of a channel")
         var, mean = torch.var_mean(at_least_float32(x), [0, 2, 3], correction=0)
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
         return self._by(x, mean[None], var[None])
 
     def by_own_moments(self, x):

@@ -134,6 +134,11 @@ class ScaleShift(nn.Module):
     def forward(self, x):
         return self.scaled(x)
 
+    @torch.jit.unused
+    def added(self) -> dict[str, float]:
+        """What it learns or keeps beside γ, β and running averages, and where that starts."""
+        return {}
+
     def scaled(self, x):
         """γx + β of feature maps N×(R·C)×H×W."""
         if self.weight is not None:

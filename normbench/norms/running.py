@@ -113,6 +113,10 @@ class OnlineNorm(Norm):
         self.register_buffer("control_mean", torch.zeros(channels))
         self.register_buffer("control_scale", torch.zeros(channels))
 
+    @torch.jit.unused
+    def added(self) -> dict[str, float]:
+        return {"control_mean": 0.0, "control_scale": 0.0}
+
     def forward(self, x):
         if self.training and x.numel() > 0:
             y = self.scaled(self._in_turn(x))
@@ -169,9 +173,8 @@ class _InTurn(torch.autograd.Function):
 
 def _before_each(start, decay: float, news):
     """Of s ← decay·s + news, sample by sample: s before each, N×(R·C), and after the last. news: N×(R·C)."""
-    steps = torch.arange(len(news) + 1, device=news.device, dtype=news.dtype)
+    steps = torch.arange(len(news) + 1, device=news.device, dtype=torch.float64)  # which autocast leaves alone
     age = steps[:, None] - 1 - steps[:-1]
     weights = torch.where(age >= 0, decay ** age.clamp(min=0), 0)
-    with torch.autocast(news.device.type, enabled=False):
-        states = weights @ news + (decay**steps)[:, None] * start
+    states = (weights @ news.double() + (decay**steps)[:, None] * start).to(news.dtype)
     return states[:-1], states[-1]

@@ -144,6 +144,7 @@ def test_hydras_mode_and_globs_sweep(composed):
     assert [c["seed"] for c in composed("hydra.mode=MULTIRUN", "seed=4,5")] == [4, 5]
     assert [c["norm"]["name"] for c in composed("-m", "norm=glob(*batch)")] == [
         "batch",
+        "extended_batch",
         "ghost_batch",
         "lp_batch",
         "noisy_batch",
