@@ -38,9 +38,7 @@ class BatchRenorm(BatchNorm):
         if not d_max >= 0:
             raise InputError("d_max", d_max, "must be a number ≥ 0: d lies within ±d_max")
         self.r_max, self.d_max = r_max, d_max
-        # What r and d may be at this step. A tensor, which a recorded step reads anew; a function of the share of
-        # training, and so no part of a state.
-        self.register_buffer("limits", torch.tensor([r_max, d_max]), persistent=False)
+        self.r_limit, self.d_limit = r_max, d_max  # of this step: a function of the share of training, no state
 
     def normalize(self, x):
         if x.numel() == 0:  # nothing to take a statistic of
@@ -48,15 +46,13 @@ class BatchRenorm(BatchNorm):
         count = x.numel() // x.shape[1]
         if not torch.jit.is_scripting():
             require_values(count, "batch_size", x.shape[0], "the batch statistic of a channel")
-        with torch.no_grad():
-            dims = [0] + list(range(2, x.dim()))  # noqa: RUF005 (torch.jit.script has no unpacking)
-            var, mean = torch.var_mean(x.to(self.running_mean.dtype), dims, correction=0)
-            r_max, d_max = self.limits[0], self.limits[1]
-            scale = torch.rsqrt(self.running_var + self.eps)
-            r = torch.clamp(torch.sqrt(var + self.eps) * scale, 1 / r_max, r_max)
-            d = torch.clamp((mean - self.running_mean) * scale, -d_max, d_max)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        dims = [0] + list(range(2, x.dim()))  # noqa: RUF005 (torch.jit.script has no unpacking)
+        var, mean = torch.var_mean(x.detach().to(self.running_mean.dtype), dims, correction=0)
+        scale = torch.rsqrt(self.running_var + self.eps)
+        r = torch.clamp(torch.sqrt(var + self.eps) * scale, 1 / self.r_limit, self.r_limit)
+        d = torch.clamp((mean - self.running_mean) * scale, -self.d_limit, self.d_limit)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
         # γ(x̂·r + d) + β is x̂ with another scale and shift.
         weight = r if self.weight is None else r * self.weight
         shift = d if self.weight is None else d * self.weight
@@ -68,8 +64,8 @@ def grow_limits(model, step: int, share: float) -> None:
     """Before a step: the limits of r and d at that share of training (Ioffe 2017, §4)."""
     for module in model.modules():
         if isinstance(module, BatchRenorm):
-            module.limits[0] = _grown(1, module.r_max, share, R_FULL_AT)
-            module.limits[1] = _grown(0, module.d_max, share, D_FULL_AT)
+            module.r_limit = _grown(1.0, module.r_max, share, R_FULL_AT)
+            module.d_limit = _grown(0.0, module.d_max, share, D_FULL_AT)
 
 
 def _grown(start: float, end: float, share: float, full_at: float) -> float:

@@ -295,10 +295,10 @@ def test_batch_renorm_is_batch_at_first_and_what_evaluation_is_without_limits():
 
 def test_its_limits_are_a_function_of_the_share_of_training_and_in_no_state():
     layer, found = BatchRenorm(C), {}
-    assert layer.limits.tolist() == [3, 5]
+    assert (layer.r_limit, layer.d_limit) == (3, 5)
     for share in (0.9, 0.05, 0.15, 0.25, 0.225, 0.4):  # in any order
         grow_limits(nn.Sequential(layer), 7, share)
-        found[share] = layer.limits.tolist()
+        found[share] = [layer.r_limit, layer.d_limit]
     r, d = lambda share: 1 + 2 * (share - 0.05) / 0.35, lambda share: 5 * (share - 0.05) / 0.2
     expected = {0.9: [3, 5], 0.05: [1, 0], 0.15: [r(0.15), d(0.15)], 0.25: [r(0.25), 5], 0.225: [2, d(0.225)]}
     for share, limits in (expected | {0.4: [3, 5]}).items():
@@ -306,7 +306,7 @@ def test_its_limits_are_a_function_of_the_share_of_training_and_in_no_state():
     assert set(layer.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
     free = BatchRenorm(C, r_max=math.inf, d_max=math.inf)
     grow_limits(nn.Sequential(free), 0, 0.01)
-    assert free.limits.tolist() == [1, 0]
+    assert (free.r_limit, free.d_limit) == (1, 0)
 
 
 def test_divisive_of_one_position_is_layer2d():
