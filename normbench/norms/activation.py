@@ -80,6 +80,8 @@ class EvoNormB0(BatchNorm):
     Where no activation follows: as EvoNormS0. Raises InputError as BatchNorm does.
     """
 
+    maps_only = True
+
     def __init__(
         self, num_features: int, replicates: int = 1, *, momentum: float = 0.1, eps: float = 1e-3, affine: bool = True
     ):

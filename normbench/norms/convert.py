@@ -124,7 +124,7 @@ def _in_place_of(old: _BatchNorm, path, norm, method, options):
         old.num_features, options=inherited | options
     )
     of_maps = isinstance(old, nn.BatchNorm2d | nn.SyncBatchNorm)
-    if not of_maps and not isinstance(new, BatchNorm | nn.Identity):
+    if not of_maps and (not isinstance(new, BatchNorm | nn.Identity) or getattr(new, "maps_only", False)):
         raise _refusal(norm, old, path, "is no feature map N×C×H×W")
     if not of_maps and method.conv is not Conv2d:
         raise _refusal(norm, old, path, "stands beside filters that the method does not normalize: Conv2d's alone")

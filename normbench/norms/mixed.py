@@ -20,6 +20,8 @@ class SwitchableNorm(BatchNorm):
     `running_var`, which starts at 0, takes BN's as it is. Raises InputError on a feature map of one position.
     """
 
+    maps_only = True
+
     def __init__(
         self, num_features: int, replicates: int = 1, *, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True
     ):
@@ -89,6 +91,7 @@ class ExtendedBatchNorm(BatchNorm):
     BatchNorm, of which s² in evaluation is made. Raises InputError for another `about`, and as BatchNorm does.
     """
 
+    maps_only = True
     ABOUT = ("all", "channel")
 
     def __init__(
