@@ -10,6 +10,7 @@ from dataclasses import fields
 import yaml
 
 from normbench.analysis.kinds import KINDS
+from normbench.cards import costs, findings
 from normbench.config.files import GROUPS, OF_ALL, choices, conf_dir, default_choices
 from normbench.config.keys import KEYS, identity_of
 from normbench.errors import InputError, choices_text
@@ -106,10 +107,11 @@ def methods() -> str:
     rows = []
     for name, method in NORMS.items():
         facts = facts_of(name)
-        what = re.sub(r" \(arXiv [\d.]+\)", "", _head("norm", name))
         own = [PARTS[field.name] for field in fields(Method) if getattr(method, field.name) != field.default]
         batch = "yes" if facts.batch_statistics else ""
-        rows.append([_code(name), what, _paper(facts.paper), ", ".join(own), batch, _code(*_options("norm", name))])
+        rows.append(
+            [_code(name), _what(name), _paper(facts.paper), ", ".join(own), batch, _code(*_options("norm", name))]
+        )
     return _table(["`norm=`", "what it is", "paper", "of its own", "batch statistics", "options"], rows)
 
 
@@ -121,6 +123,34 @@ def method_options() -> str:
             owners.setdefault((name, *said), []).append(method)
     rows = ([_code(f"norm.{name}"), _code(default), what, _code(*of)] for (name, default, what), of in owners.items())
     return _table(["key", "default", "what", "of"], rows)
+
+
+def method_cards() -> str:
+    """A section a method: what it is, its formula, paper and options, what it costs, what the studies found."""
+    return "\n\n".join(map(_card, NORMS))
+
+
+def _card(name: str) -> str:
+    facts, options = facts_of(name), _options("norm", name)
+    lines = [
+        f"## {name}",
+        "",
+        _what(name),
+        "",
+        f"* **Formula**: {facts.formula}",
+        f"* **Paper**: {_paper(facts.paper)}",
+    ]
+    lines += [f"* `norm.{key}` {_code(default)}: {what}" for key, (default, what) in options.items()]
+    cost = [f"{shape}: {ms} ms, × {time} ({kept})" for shape, (ms, time, kept) in costs(name).items()]
+    lines.append(f"* **Cost**: {'; '.join(cost) or 'not measured yet'}")
+    found = findings(name)
+    lines.append("* **Found here**:" if found else "* **Found here**: no claim of a finished study names it yet")
+    return "\n".join([*lines, *(f"  * {line}" for line in found)])
+
+
+def _what(name: str) -> str:
+    """The sentence at the head of a method's file, less its paper."""
+    return re.sub(r" \(arXiv [\d.]+\)", "", _head("norm", name))
 
 
 def measurements() -> str:
@@ -210,6 +240,7 @@ def _outcome(outcome: Outcome) -> list[str]:
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "method options": method_options,
+    "method cards": method_cards,
     "measurements": measurements,
     "keys": keys,
     "kinds of claims": kinds,

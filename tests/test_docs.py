@@ -1,5 +1,6 @@
 """The documents say what the code does: their tables are the code's, their links and commands lead somewhere."""
 
+import json
 import re
 import shlex
 from dataclasses import fields
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
+from normbench import cards
 from normbench.analysis.kinds import KINDS
 from normbench.cli import parse_flags, power
 from normbench.config.files import choices
@@ -15,7 +17,8 @@ from normbench.config.keys import KEYS, measure_keys, method_keys
 from normbench.config.overrides import is_search, normalize, normalize_search, plan
 from normbench.docs import PARTS, TABLES, filled
 from normbench.errors import InputError
-from normbench.norms import Method
+from normbench.facts import facts_of
+from normbench.norms import NORMS, Method
 from normbench.records.metrics import MEASUREMENTS, METRICS, of_measurement
 from normbench.runs.planned import runs_of
 
@@ -181,3 +184,30 @@ def test_there_are_commands_to_try(start):
 def test_the_script_has_nothing_left_to_write(run_script, tmp_path, capsys):
     run_script("docs", cwd=tmp_path)
     assert capsys.readouterr().out == ""
+
+
+# --- Cards. -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_card_has_the_formula_cost_and_verdicts_of_its_method(tmp_path, monkeypatch):
+    claim = {"kind": "difference", "statement": "A.", "source": "X", "a": {"method": ["rms", "group"]}}
+    other = {"kind": "level", "statement": "C.", "source": "Y", "metric": "val_acc", "a": {"method": "batch"}}
+    rows = [
+        "| claim | kind, metric | estimate | margin | n | p | verdict | note |",
+        "|---|---|",
+        "| C. (Y) | level, val_acc | 3 | 1 | 5 | 0.5 | **holds** | – |",
+        "| **primary:** A. (X) | difference, test_acc | +1 | 0 | 5 | 0.01 | **does not hold** | – |",
+    ]
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/claims.json").write_text(json.dumps({"one": {"text": claim}, "two": {"text": other}}))
+    (tmp_path / "some/summary.md").write_text(
+        "\n".join(["# some", "", "## Claims", "", *rows, "", "## Power", "| D |"])
+    )
+    monkeypatch.setattr(cards, "RESULTS", tmp_path)
+    (found,) = cards.findings("rms")
+    assert found.startswith("**does not hold**, [some](../results/some/summary.md): A. ")
+    assert found.endswith(" (difference, test_acc): +1, n = 5")
+    assert (cards.findings("group"), cards.findings("dyt"), cards.costs("rms")) == ([found], [], {})
+    sections = DOCUMENTS["docs/method_cards.md"].split("\n## ")[1:]
+    assert [section.splitlines()[0] for section in sections] == list(NORMS)
+    assert all(f"* **Formula**: {facts_of(name).formula}\n" in text for name, text in zip(NORMS, sections, strict=True))

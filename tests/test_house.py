@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     *("__version__", "errors", "random", "words", "terminal", "console", "facts", "signals", "processes", "config"),
     *("records", "analysis"),  # know tables, not torch
-    *("norms", "models", "kernels", "data", "tasks", "training", "measures", "runs", "cli", "docs"),
+    *("norms", "models", "kernels", "data", "tasks", "training", "measures", "runs", "cli", "cards", "docs"),
 )
 # What --help, a mistake, a finished run and the tables are told with. `processes` loads torch where there are several.
 WITHOUT_TORCH = (

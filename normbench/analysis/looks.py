@@ -33,7 +33,8 @@ RC = {
 METHODS = {method: facts.look for method, facts in FACTS.items() if facts.look is not None}
 # For what is no method, those that differ most in marker and luminance first.
 SPARE = ("batch", "group", "none", "skipinit", "layer", "instance", "weight_standardization", "layer2d")
-SPARE = tuple(METHODS[name] for name in (*SPARE, "ghost_batch", "sync_batch", "weight_norm", "noisy_batch", "lp_batch"))
+SPARE = (*SPARE, "ghost_batch", "sync_batch", "weight_norm", "noisy_batch", "lp_batch")
+SPARE = tuple(METHODS[name] for name in dict.fromkeys([*SPARE, *METHODS]))
 # The same for values that have theirs for good; batch's, which most figures have beside them, changes places.
 FOR_GOOD = (SPARE[8], *SPARE[1:8], *SPARE[9:], SPARE[0])
 SECOND = (0, (2.5, 1.5))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from normbench.config.files import conf_dir
+from normbench.config.files import choices, conf_dir
 from normbench.config.values import value_at
 from normbench.errors import InputError
 from normbench.facts import facts_of, scaled_momentum
@@ -69,8 +69,9 @@ def tuned_rate(config) -> float:
     path, method, size = config.optim.rates, config.optim.rates_of or config.norm.name, config.batch_size
     file = next((f for f in (Path(path), conf_dir().parent / path) if f.is_file()), None)
     if file is None:
+        study = folder if (folder := Path(path).parent.name) in choices("experiment") else "tune_lr"
         raise InputError(
-            "optim.rates", path, "no such table; make study STUDY=tune_lr writes it, or give optim.lr a number"
+            "optim.rates", path, f"no such table; make study STUDY={study} writes it, or give optim.lr a number"
         )
     rows = _rates(file, file.stat().st_mtime_ns)
     if not rows:

@@ -53,6 +53,8 @@ def _require_recordable(config, model, processes: int) -> None:
         raise InputError(
             "kernels", "graph", f"model.dropout={config.model.dropout} draws at each step; leave it at auto"
         )
+    if config.norm.name == "batch_renorm":
+        raise InputError("kernels", "graph", "norm=batch_renorm has other limits at each step; leave it at auto")
     if config.norm.get("statistics") == "running":
         raise InputError("kernels", "graph", "norm.statistics=running changes what a step is; leave it at auto")
     if any(isinstance(module, Drawing) and module.draws for module in model.modules()):

@@ -15,6 +15,7 @@ from normbench.random import derive
 from normbench.tasks.build import norm_options, of_the_method
 
 OUTPUT = (0, 0, 0, 0)  # the output that is looked at: image, channel, row, column
+OWN = (3.0, -3.0)  # what its own input is
 
 
 def check(config, processes: int) -> None:
@@ -43,10 +44,10 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
 
 
 def _layer(config) -> torch.nn.Module:
-    """The method's norm as it follows a convolution, in float64, in training mode."""
+    """The method's norm as it follows a convolution, or its norm and activation, in float64, in training mode."""
     channels = config.measure.channels
     with torch.random.fork_rng(devices=[]):  # the convolution before it is not wanted
-        block = Layers(config.norm.name, norm_options(config)).conv_norm(channels, channels, 1)
+        block, *_ = Layers(config.norm.name, norm_options(config)).conv_norm_act(channels, channels, 1)
     return block[1].double().train()
 
 
@@ -57,11 +58,19 @@ def _inputs(config, seed: int) -> torch.Tensor:
 
 
 def moved(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Where the derivative of the output at OUTPUT by the inputs, N×C×H×W, is not 0."""
-    x = x.clone().requires_grad_()
-    with torch.random.fork_rng(devices=[]):  # noise is no matter of this measurement's
-        (row,) = torch.autograd.grad(layer(x)[OUTPUT], x)
-    return row != 0
+    """Where the derivative of the output at OUTPUT by the inputs, N×C×H×W, is not 0.
+
+    With the input there at one of OWN or the other: an activation lets one pass, a maximum is of either side in turn.
+    """
+    moves = torch.zeros(x.shape, dtype=torch.bool)
+    for own in OWN:
+        at = x.clone()
+        at[OUTPUT] = own
+        at.requires_grad_()
+        with torch.random.fork_rng(devices=[]):  # noise is no matter of this measurement's
+            (row,) = torch.autograd.grad(layer(at)[OUTPUT], at)
+        moves |= row != 0
+    return moves
 
 
 def shares(moves: torch.Tensor) -> dict[str, float]:

@@ -13,7 +13,9 @@ maps two things differ:
 
 Weights are what the method learns: with weight normalization v, whose gain stays. That it is not invariant to
 re-scaling of the data is what table 1 says; the text of §5.1 says the opposite of every method. Weights and data are
-large, so that no ε in a root counts beside a variance: an invariance holds to the rounding.
+large, so that no ε in a root counts beside a variance: an invariance holds to the rounding. A tanh or a gate is a step
+at that scale: it is its limit whose invariances are told (`dyt` is there the sign of its input). Running averages are
+those of the start, zeros and ones, far from such data: a correction towards them (`batch_renorm`) is at its limits.
 """
 
 import time
@@ -98,19 +100,20 @@ def differences(config, seed: int) -> dict[str, float]:
 
 
 def _block(config, generator) -> nn.Sequential:
-    """Convolution and norm, the weights drawn as a network's are."""
+    """Convolution and norm, or norm and activation, the weights drawn as a network's are."""
     channels = config.measure.channels
     with torch.random.fork_rng(devices=[]):  # the layers' own first draws are overwritten
-        block = Layers(config.norm.name, norm_options(config)).conv_norm(channels, channels, 1)
+        block, *_ = Layers(config.norm.name, norm_options(config)).conv_norm_act(channels, channels, 1)
     draw_weights(block, [generator])
     return block.double().train()
 
 
 def _with(block, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The output with other weights, which are not kept. A method that draws draws the same each time."""
+    """The output with other weights; neither they nor averages are kept. One that draws draws the same each time."""
+    averages = {name: buffer.clone() for name, buffer in block.named_buffers()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return torch.func.functional_call(block, {"0.weight": weight}, (x,))
+        return torch.func.functional_call(block, {"0.weight": weight} | averages, (x,))
 
 
 def _normal(generator, *shape) -> torch.Tensor:

@@ -23,6 +23,8 @@ class BatchNorm(Norm):
     Raises InputError where a training statistic would be taken over a single value.
     """
 
+    maps_only = False  # else it takes inputs N×(R·C)×… of any number of positions' axes
+
     def __init__(
         self,
         num_features: int,

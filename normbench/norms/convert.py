@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from normbench.errors import InputError
 from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
 from normbench.norms.methods import get_method, require_options
-from normbench.norms.plain import Conv2d
+from normbench.norms.plain import Conv2d, ScaleShift
 
 # What comes before a BatchNorm of 1, 2 or 3 dimensions, and so takes the shift that the method put there does not have.
 BEFORE = {
@@ -124,7 +124,7 @@ def _in_place_of(old: _BatchNorm, path, norm, method, options):
         old.num_features, options=inherited | options
     )
     of_maps = isinstance(old, nn.BatchNorm2d | nn.SyncBatchNorm)
-    if not of_maps and not isinstance(new, BatchNorm | nn.Identity):
+    if not of_maps and (not isinstance(new, BatchNorm | nn.Identity) or getattr(new, "maps_only", False)):
         raise _refusal(norm, old, path, "is no feature map N×C×H×W")
     if not of_maps and method.conv is not Conv2d:
         raise _refusal(norm, old, path, "stands beside filters that the method does not normalize: Conv2d's alone")
@@ -181,7 +181,9 @@ def _take_over(new_of) -> None:
         if isinstance(old, nn.Conv2d):
             _start_from(old.weight, new, added, tied.setdefault(old.weight, new))
         else:
-            new.register_load_state_dict_pre_hook(_without_what_is_gone)
+            for name in added:
+                getattr(new, name).requires_grad_(old.weight is None or old.weight.requires_grad)
+            new.register_load_state_dict_pre_hook(_as_converted)
 
 
 def _start_from(filters, new, added, first) -> None:
@@ -221,10 +223,14 @@ def _with_what_is_new(added, layer, state, prefix, *_) -> None:
         state.setdefault(prefix + name, made[name])
 
 
-def _without_what_is_gone(layer, state, prefix, *_) -> None:
-    """Take from a state dict what the BatchNorm had and the layer in its place has not."""
+def _as_converted(layer, state, prefix, *_) -> None:
+    """Make of a BatchNorm's state that of the layer in its place: without what is gone, and with what starts there."""
     if isinstance(layer, MeanOnlyBatchNorm) and {prefix + "weight", prefix + "num_batches_tracked"} & state.keys():
         state[prefix + "running_var"] = torch.ones_like(state[prefix + "running_var"])
+    like = state.get(prefix + "num_batches_tracked")
+    if like is not None and isinstance(layer, ScaleShift):
+        for name, start in layer.added().items():
+            state[prefix + name] = torch.full_like(getattr(layer, name), start, device=like.device)
     for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
         if getattr(layer, name, None) is None:
             state.pop(prefix + name, None)

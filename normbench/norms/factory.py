@@ -57,7 +57,8 @@ class Layers:
         """The method's norm and the activation, or what the method has for both."""
         if self.method.norm_act is None:
             return [self._norm(num_channels), self.act()]
-        return [self._build(self.method.norm_act, num_channels, self.replicates)]
+        more = {"act": self.act} if self.method.keeps_activation else {}
+        return [self._build(self.method.norm_act, num_channels, self.replicates, **more)]
 
     def conv_norm(self, in_channels, out_channels, kernel_size, stride=1, *, ends_branch=False):
         """A convolution with same padding and the method's norm. ends_branch: the last of a residual branch."""

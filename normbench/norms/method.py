@@ -41,7 +41,8 @@ class Method:
     norm(num_channels, replicates, **options): the layer after a convolution. Where that has no shift of its own (its
     `bias`), the convolution gets one.
     norm_act(num_channels, replicates, **options): one layer in place of a norm and the activation after it; None: the
-    two, one after the other. Where no activation follows (the end of a residual branch) `norm` stands alone.
+    two, one after the other. Where no activation follows (the end of a residual branch) `norm` stands alone. One with
+    a parameter `act` gets there what makes the network's activation; the others have their own.
     conv, linear: with the parameters of plain.Conv2d and plain.Linear.
     residual_sum(block, blocks, replicates, **options): from a shortcut and a branch to their sum, in block `block`,
     counted from 0, of `blocks`.
@@ -81,6 +82,11 @@ class Method:
     def options(self) -> dict[str, tuple[type, object]]:
         """Option name → (type, default), from the signatures of the parts."""
         return {name: option for part in self.parts() for name, option in _options_of(part).items()}
+
+    @property
+    def keeps_activation(self) -> bool:
+        """Whether what stands in place of norm and activation has the network's activation in it."""
+        return self.norm_act is not None and "act" in inspect.signature(self.norm_act).parameters
 
     def build(self, part: Callable, *args, options: dict, **more):
         """Make one part with those of the method's options that it takes."""

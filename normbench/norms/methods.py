@@ -5,9 +5,21 @@ it, an entry in FACTS.
 """
 
 from normbench.errors import InputError, choices_text
+from normbench.norms.activation import (
+    EvoNormB0,
+    EvoNormS0,
+    FilterResponse,
+    FilterResponseThreshold,
+    ProxyNorm,
+    scale_shift,
+    without_proxy,
+)
 from normbench.norms.batch import GhostBatchNorm, SyncBatchNorm, batch_norm, freeze_statistics
+from normbench.norms.local import DivisiveNorm, DynamicTanh, RMSNorm
 from normbench.norms.method import Method
+from normbench.norms.mixed import ExtendedBatchNorm, SwitchableNorm
 from normbench.norms.plain import ResidualScalar
+from normbench.norms.running import BatchRenorm, OnlineNorm, grow_limits
 from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d
 from normbench.norms.variants import LpBatchNorm, noisy_batch_norm
 from normbench.norms.weight import (
@@ -27,10 +39,21 @@ NORMS: dict[str, Method] = {
     "ghost_batch": Method(GhostBatchNorm),
     "noisy_batch": Method(noisy_batch_norm),
     "lp_batch": Method(LpBatchNorm),
+    "batch_renorm": Method(BatchRenorm, before_step=grow_limits),
+    "online": Method(OnlineNorm),
+    "switchable": Method(SwitchableNorm),
+    "extended_batch": Method(ExtendedBatchNorm),
     "layer": Method(LayerNorm),
     "layer2d": Method(LayerNorm2d),
     "instance": Method(InstanceNorm),
     "group": Method(GroupNorm),
+    "rms": Method(RMSNorm),
+    "dyt": Method(DynamicTanh),
+    "divisive": Method(DivisiveNorm),
+    "frn": Method(FilterResponse, norm_act=FilterResponseThreshold),
+    "evonorm_s0": Method(scale_shift, norm_act=EvoNormS0),
+    "evonorm_b0": Method(scale_shift, norm_act=EvoNormB0),
+    "proxy": Method(without_proxy, norm_act=ProxyNorm),
     "weight_norm": Method(
         mean_only_or_none, conv=WeightNormConv2d, linear=WeightNormLinear, prepare=data_dependent_init
     ),

@@ -164,7 +164,42 @@ class ResidualScalar(nn.Module):
         return x * self.scale.repeat_interleave(x.shape[1] // replicates).view(1, -1, 1, 1)
 
 
-class Norm(nn.Module):
+class ScaleShift(nn.Module):
+    """γx + β: per channel the scale γ (`weight`) and shift β (`bias`), each of R·C, or neither without affine.
+
+    What stands where a method has nothing to normalize. num_channels: C, the channels of one replicate. scale, shift:
+    whether γ and β are among them.
+    """
+
+    def __init__(
+        self, num_channels: int, replicates: int = 1, *, affine: bool = True, scale: bool = True, shift: bool = True
+    ):
+        super().__init__()
+        self.num_channels, self.replicates = num_channels, replicates
+        channels = replicates * num_channels
+        self.weight = nn.Parameter(torch.ones(channels)) if affine and scale else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine and shift else None
+
+    def forward(self, x):
+        return self.scaled(x)
+
+    @torch.jit.unused
+    def added(self) -> dict[str, float]:
+        """What it learns or keeps beside γ, β and running averages, and where that starts."""
+        return {}
+
+    def scaled(self, x):
+        """γx + β of feature maps N×(R·C)×H×W."""
+        if self.weight is not None:
+            x = x * self.weight.view(1, -1, 1, 1)
+        return x if self.bias is None else x + self.bias.view(1, -1, 1, 1)
+
+    def extra_repr(self):
+        learned = f"scale={self.weight is not None}, shift={self.bias is not None}"
+        return f"{self.num_channels}, replicates={self.replicates}, {learned}"
+
+
+class Norm(ScaleShift):
     """What normalization layers share: ε, and per channel the scale γ (`weight`) and shift β (`bias`), each of R·C.
 
     num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root. affine: whether
@@ -181,16 +216,17 @@ class Norm(nn.Module):
         scale: bool = True,
         shift: bool = True,
     ):
-        super().__init__()
+        super().__init__(num_channels, replicates, affine=affine, scale=scale, shift=shift)
         require_epsilon("eps", eps)  # torch's batch norm refuses 0, with a traceback
-        self.num_channels, self.replicates, self.eps = num_channels, replicates, eps
-        channels = replicates * num_channels
-        self.weight = nn.Parameter(torch.ones(channels)) if affine and scale else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine and shift else None
+        self.eps = eps
 
     def extra_repr(self):
-        learned = f"scale={self.weight is not None}, shift={self.bias is not None}"
-        return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, {learned}"
+        return f"{super().extra_repr()}, eps={self.eps}"
+
+
+def at_least_float32(x):
+    """x as statistics are taken of it: half precision as float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def require_epsilon(key: str, value: float) -> None:

@@ -42,9 +42,9 @@ def kept(layer, x) -> int:
 
 
 def measured_layers(shape: tuple[int, ...], rounds: int) -> list[dict]:
-    """A row a method, for inputs N×C×H×W of this shape and as many channels out."""
+    """A row a method, for inputs N×C×H×W of this shape and as many channels out; with what it has of the activation."""
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
-    layers = {name: Layers(name).conv_norm(shape[1], shape[1], 3).train() for name in NORMS}
+    layers = {name: Layers(name).conv_norm_act(shape[1], shape[1], 3)[0].train() for name in NORMS}
     for layer in layers.values():
         layer.to(memory_format=torch.channels_last)
         nn.init.kaiming_normal_(layer[0].weight)

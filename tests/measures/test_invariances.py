@@ -27,6 +27,17 @@ MAPS = {
     "noisy_batch": BATCH,
     "lp_batch": BATCH,
     "weight_norm": WEIGHT,
+    "batch_renorm": "yny ynn",  # at the limits of its correction, whose sign is that of the mean
+    "extended_batch": "ynn ynn",  # one scale for all neurons
+    "switchable": "ynn ynn",
+    "online": "ynn ynn",
+    "rms": "ynn yny",
+    "dyt": "yny yny",  # here the sign of its input
+    "divisive": "ynn yny",
+    "frn": "yny yny",
+    "evonorm_s0": "ynn yny",
+    "evonorm_b0": "yny ynn",
+    "proxy": "ynn yny",
     "layer": "ynn yny",
     "group": "ynn yny",
     "layer2d": LAYER,

@@ -15,7 +15,7 @@ from normbench.norms.plain import Norm
 from normbench.norms.sample import GroupNorm, InstanceNorm
 from normbench.norms.weight import WeightNormConv2d, WeightStandardizationConv2d
 
-CONVERTIBLE = [name for name, method in NORMS.items() if method.residual is None]
+CONVERTIBLE = [name for name, method in NORMS.items() if method.residual is None and method.norm_act is None]
 
 
 def resnet():
@@ -77,7 +77,7 @@ def test_every_method_takes_the_place_of_every_batch_norm(name, make, images):
         new = modules[path]
         assert (new.stride, new.padding, new.groups) == (conv.stride, conv.padding, conv.groups)
         assert torch.equal(new.weight, conv.weight)
-        assert (new.bias is not None) == (conv.bias is not None or name in ("none", "weight_norm"))
+        assert (new.bias is not None) == (conv.bias is not None or name in ("none", "weight_norm", "rms"))
         if isinstance(NORMS[name].conv, type):
             assert type(new) in (nn.Conv2d, NORMS[name].conv)
     model(images).square().mean().backward()

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 
 from normbench.errors import InputError
 from normbench.norms import ACTIVATIONS, NORMS, Layers, get_method
-from normbench.norms.plain import Norm
+from normbench.norms.plain import ScaleShift
 
+EPS_OF_ITS_PAPER = {"frn": 1e-6, "rms": 1e-6, "evonorm_b0": 1e-3}
 CONF = Path(__file__).parents[2] / "conf" / "norm"
 
 
@@ -26,10 +27,12 @@ def test_the_file_of_a_method_names_its_options_and_their_defaults(name):
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_defaults_are_of_their_type_and_eps_is_the_same_for_all(name):
+def test_defaults_are_of_their_type_and_eps_is_the_same_for_all_but_where_the_paper_has_its_own(name):
     for key, (kind, default) in NORMS[name].options().items():
         assert type(default) is kind
-        same = {"eps": 1e-5, "ws_eps": 1e-5, "momentum": 0.1} | dict.fromkeys(("affine", "scale", "shift"), True)
+        same = {"eps": EPS_OF_ITS_PAPER.get(name, 1e-5), "ws_eps": 1e-5, "momentum": 0.1} | dict.fromkeys(
+            ("affine", "scale", "shift"), True
+        )
         assert default == same.get(key, default)
 
 
@@ -41,6 +44,9 @@ def test_every_option_reaches_its_layer(name):
     changed |= {"detach_statistics": True, "statistics": "running", "running_from": 0.25}
     changed |= {"scale": False, "shift": False}
     changed |= {"p": "l2", "centre_first": False, "normalize": False}
+    changed |= {"r_max": 2.0, "d_max": 2.0, "about": "channel", "over": "sample", "alpha": 0.25, "window": 3}
+    changed |= {"forward_decay": 0.25, "backward_decay": 0.25, "layer_scaling": False, "sigma": 0.25}
+    changed |= {"learn_eps": True, "proxy_eps": 0.25}
     changed |= {"n_mean": 0.25, "n_std": 2.0, "r_mean": 0.25, "r_std": 0.25}
     for key in NORMS[name].options():
         also = {("weight_norm", "momentum"): {"mean_only_bn": True}, ("weight_norm", "affine"): {"mean_only_bn": True}}
@@ -48,14 +54,16 @@ def test_every_option_reaches_its_layer(name):
         also |= {("batch", "running_from"): {"statistics": "running"}}
         others = also.get((name, key), {})
         default, other = (
-            Layers(name, others | option).conv_norm(8, 16, 3, ends_branch=True) for option in ({}, {key: changed[key]})
+            [*layers.conv_norm(8, 16, 3, ends_branch=True), *layers.norm_act(16)]
+            for layers in (Layers(name, others | option) for option in ({}, {key: changed[key]}))
         )
         assert described(other) != described(default), key
 
 
 def described(branch):
     attributes = ("eps", "momentum", "num_groups", "ghost_size", "mode", "ws_eps", "running_from")
-    attributes += ("p", "centre_first", "n_mean", "n_std", "r_mean", "r_std")
+    attributes += ("r_max", "d_max", "about", "over", "window", "sigma", "forward_decay", "backward_decay")
+    attributes += ("layer_scaling", "proxy_eps", "p", "centre_first", "n_mean", "n_std", "r_mean", "r_std")
     return [
         (type(layer), {key: getattr(layer, key, None) for key in attributes}, _parameters(layer)) for layer in branch
     ]
@@ -65,7 +73,7 @@ def _parameters(layer):
     return {
         key: tuple(value.shape) if value.dim() > 1 else value.tolist()
         for key, value in layer.named_parameters()
-        if isinstance(layer, Norm) or "scale" in key
+        if isinstance(layer, ScaleShift) or "scale" in key
     }  # not the filters: those are random
 
 
@@ -99,6 +107,17 @@ def test_an_unknown_option_is_refused(name):
         ("batch", {"momentum": 2.0}, "norm.momentum=2.0: must lie between 0 and 1: the weight of the new batch"),
         ("ghost_batch", {"ghost_size": 0}, "norm.ghost_size=0: must be an integer ≥ 1"),
         ("lp_batch", {"p": "l3"}, "norm.p=l3: choices: l1, l2, linf"),
+        ("batch_renorm", {"r_max": 0.5}, "norm.r_max=0.5: must be a number ≥ 1: r lies within 1/r_max and r_max"),
+        ("batch_renorm", {"d_max": -1.0}, "norm.d_max=-1.0: must be a number ≥ 0: d lies within ±d_max"),
+        (
+            "online",
+            {"forward_decay": 1.0},
+            "norm.forward_decay=1.0: must be at least 0 and below 1: the weight of what was before",
+        ),
+        ("extended_batch", {"about": "al"}, "norm.about=al: did you mean all? choices: all, channel"),
+        ("rms", {"over": "samples"}, "norm.over=samples: did you mean sample? choices: position, sample"),
+        ("dyt", {"alpha": 0.0}, "norm.alpha=0.0: must be a number > 0"),
+        ("divisive", {"window": 4}, "norm.window=4: must be an odd integer ≥ 1: positions, with one in the middle"),
         ("noisy_batch", {"r_mean": -0.5}, "norm.r_mean=-0.5: must be a number ≥ 0"),
         (
             "noisy_batch",
@@ -135,7 +154,7 @@ def test_activations_are_torchs_functions_of_that_name(name):
 def test_a_convolution_has_a_bias_where_its_norm_has_no_shift(name):
     conv, norm = Layers(name).conv_norm(8, 16, 3)
     shifts = getattr(norm, "bias", None) is not None
-    assert shifts == (name not in ("none", "skipinit", "weight_norm"))
+    assert shifts == (name not in ("none", "skipinit", "weight_norm", "rms"))
     assert (conv.bias is None) == shifts
     if "affine" in NORMS[name].options():
         conv, _ = Layers(name, {"affine": False}).conv_norm(8, 16, 3)
