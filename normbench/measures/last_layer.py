@@ -9,30 +9,35 @@ import time
 
 import torch
 
-from normbench.measures.alike import with_cost
+from normbench.measures.alike import significant, with_cost
 from normbench.measures.start import at_start, looked_at
 from normbench.norms.plain import Conv2d, Linear
 from normbench.tasks.classify import batch_loss
 
+DIGITS = 6  # significant ones, of a row
+
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
-    """An entry a seed: the norm of the gradient on its first batch; no rows."""
+    """An entry a seed: the norm of that gradient on its first batch; a row a layer and seed, the classifier last."""
     started = time.perf_counter()
     session.begin(task.seeds, len(task.seeds), 0)
-    entries = []
+    entries, rows = [], []
     for seed in task.seeds:
-        norm = last_gradient(*at_start(config, task, seed), config.augment.label_smoothing)
-        entries.append({"seed": seed, "status": "finished", "last_gradient": norm})
+        norms = weight_gradients(*at_start(config, task, seed), config.augment.label_smoothing)
+        entries.append({"seed": seed, "status": "finished", "last_gradient": norms[-2]})
+        rows += [
+            {"seed": seed, "layer": layer, "gradient": significant(norm, DIGITS)} for layer, norm in enumerate(norms, 1)
+        ]
         session.step(0, lambda: None)
-    return with_cost(entries, started), []
+    return with_cost(entries, started), rows
 
 
-def last_gradient(model, x: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> float:
-    """‖∂loss/∂weight‖ of the last convolution or linear layer before the classifier, in training mode.
+def weight_gradients(model, x: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> list[float]:
+    """‖∂loss/∂weight‖ of each convolution and linear layer, in the order of the network, in training mode.
 
     model: of one replicate; it is as before afterwards. x: inputs N×3×H×W, labels: N.
     """
-    *_, last, _ = (module for module in model.modules() if isinstance(module, Conv2d | Linear))
+    weights = [module.weight for module in model.modules() if isinstance(module, Conv2d | Linear)]
     with looked_at(model):
-        [gradient] = torch.autograd.grad(batch_loss(model, x, labels, label_smoothing), [last.weight])
-    return torch.linalg.vector_norm(gradient.double()).item()
+        gradients = torch.autograd.grad(batch_loss(model, x, labels, label_smoothing), weights)
+    return [torch.linalg.vector_norm(gradient.double()).item() for gradient in gradients]

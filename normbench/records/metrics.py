@@ -608,6 +608,7 @@ COLUMNS = {
     # Of a batch's relative losses; and of the first batch's way, in percent of it, the channels' moments in a layer.
     "step": ("seed", "batch", "rate", "relative_loss", "layer", "share", "means", "variances"),
     "recurrent": ("seed", "position", "preactivation", "gradient"),
+    "last_layer": ("seed", "layer", "gradient"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

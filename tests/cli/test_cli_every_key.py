@@ -43,6 +43,7 @@ NULL |= {f"data.test_{name}" for name in ("noise", "noise_strength", "bits", "ch
 TEXTS = {"arm", "study", "reuse", "output", "data.root", "optim.rates", "augment.name"}
 # Shares, strengths and factors that take 0.3.
 NUMBERS = {"norm.eps", "norm.momentum", "norm.initial", "model.dropout", "model.init_scale", "checkpoint_seconds"}
+NUMBERS |= {"model.init_gamma"}
 NUMBERS |= {f"data.{name}" for name in ("label_noise", "channel_scale", "test_channel_scale")}
 NUMBERS |= {f"data.{name}" for name in ("noise_strength", "test_noise_strength")}
 NUMBERS |= {

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from normbench.errors import InputError, UserError
-from normbench.measures.last_layer import last_gradient
+from normbench.measures.last_layer import weight_gradients
 from normbench.measures.recurrent import observe, stability
 from normbench.models import build_model
 from normbench.norms import Layers
@@ -83,10 +83,11 @@ def test_the_last_gradient_is_autograds(model):
     last = network.layers[-1].part.outer if model == "vit" else network.blocks[-1].branch[-1][0]
     x, labels = batch()
     kept = {name: value.clone() for name, value in network.state_dict().items()}
-    found = last_gradient(network, x, labels)
+    found = weight_gradients(network, x, labels)
     assert all(torch.equal(kept[name], value) for name, value in network.state_dict().items())
     F.cross_entropy(network(x)[0], labels).backward()
-    assert found == pytest.approx(last.weight.grad.norm().item(), rel=1e-9)
+    assert found[-2] == pytest.approx(last.weight.grad.norm().item(), rel=1e-9)
+    assert found[-1] == pytest.approx(network.classifier.weight.grad.norm().item(), rel=1e-9)
 
 
 def test_with_norms_before_the_parts_it_falls_with_depth_and_with_norms_after_it_does_not():
@@ -97,6 +98,6 @@ def test_with_norms_before_the_parts_it_falls_with_depth_and_with_norms_after_it
         for depth in (1, 16):
             layers = Layers("layer", activation="relu")
             network = build_model("vit", layers, (3,), depth=depth, width=32, patch=8, placement=placement).double()
-            found[placement, depth] = last_gradient(network, x, labels)
+            found[placement, depth] = weight_gradients(network, x, labels)[-2]
     assert found["pre", 1] / found["pre", 16] > 1.5
     assert 0.5 < found["post", 1] / found["post", 16] < 1.5

@@ -232,17 +232,13 @@ def test_running_statistics_stand_in_from_their_share_of_training_on(training):
         assert torch.equal(network.model.train()(x), network.model.eval()(x))
 
 
-@pytest.mark.parametrize("option", ["norm.detach_statistics=true", "norm.statistics=running"])
-def test_the_kernels_leave_them_to_torch(option, compose):
-    config = resolve(compose(*HOW, option))
-    model = build_model("resnet8", Layers("batch", {"detach_statistics": True}), width=2)
-    assert fastest(config, model, 1) is model
-    with pytest.raises(InputError, match="kernels=native"):
-        MEASURES["train"].check(resolve(compose(*HOW, option, "kernels=native")), 1)
-    if "running" in option:  # a recorded step would not change on the way
-        graph = config.with_value("kernels", "graph").with_value("device", "cuda")
-        with pytest.raises(InputError, match=r"kernels=graph: norm\.statistics=running"):
-            fastest(graph, model, 1)
+def test_a_recorded_step_cannot_freeze_its_statistics(compose):
+    """It would not change on the way."""
+    config = resolve(compose(*HOW, "norm.statistics=running"))
+    model = build_model("resnet8", Layers("batch", {"statistics": "running"}), width=2)
+    graph = config.with_value("kernels", "graph").with_value("device", "cuda")
+    with pytest.raises(InputError, match=r"kernels=graph: norm\.statistics=running"):
+        fastest(graph, model, 1)
 
 
 def test_a_run_of_biases(run):
