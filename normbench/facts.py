@@ -77,6 +77,10 @@ FACTS: dict[str, Facts] = {
     "instance": Facts("Ulyanov et al. 2016, arXiv 1607.08022", look=Look("#CC79A7", "P", (0, (5, 1)))),
     "weight_norm": Facts("Salimans & Kingma 2016, arXiv 1602.07868", look=Look("#8C8C8C", "p", (0, (3, 1, 1, 1)))),
     "weight_standardization": Facts("Qiao et al. 2019, arXiv 1903.10520", look=Look("#8F8500", "X", (0, (8, 1, 1, 1)))),
+    "rescale": Facts("Shao et al. 2020, NeurIPS 33", look=Look("#A3262A", "*", (0, (5, 2, 1, 2)))),
+    "fixup": Facts("Zhang et al. 2019, arXiv 1901.09321", look=Look("#7A3B00", "8", (0, (3, 2)))),
+    "scaled_ws": Facts("Brock et al. 2021, arXiv 2101.08692", look=Look("#4B4B8F", "1", (0, (7, 2, 2, 2)))),
+    "mean_field": Facts("Yu & Spiliopoulos 2022, arXiv 2209.01018", look=Look("#5C6B2F", "2", (0, (2, 2, 6, 2)))),
 }
 
 

@@ -45,7 +45,7 @@ def steps(network: Network, task, plan: Plan) -> Iterator[Step]:
     """
     take = partial(take_one, network, task, plan.clip_norm)
     if network.recorded:
-        take = Recorded(take, task.form, network.parameters, network.device)
+        take = Recorded(take, partial(form, network, task), network.parameters, network.device)
     while network.step < plan.steps and not network.lost.all():
         epoch, at = divmod(network.step, task.steps_per_epoch)
         share = plan.share(network.step)
@@ -54,6 +54,11 @@ def steps(network: Network, task, plan: Plan) -> Iterator[Step]:
         done = take(task.batch(epoch, at), share, measured)
         network.step += 1
         yield Step(*done)
+
+
+def form(network: Network, task, share: float) -> tuple:
+    """What decides which operations the next step is, beside the sizes of its batch."""
+    return task.form(share), network.method.form(network.model, network.step)
 
 
 def take_one(network: Network, task, clip_norm: float | None, batch, share: float, measured: bool) -> tuple:
