@@ -57,6 +57,7 @@ from normbench.facts import facts_of, scaled_momentum
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
 STATISTICS = ("batch", "running")  # that norm=batch normalizes by in training
+RATES_FROM = ("theory", "tuned")  # factors of a method's parameters on the rate, or none
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 KERNELS = ("auto", "native", "torch", "graph")
 INPUTS = ("raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma")
@@ -274,6 +275,8 @@ KEYS: dict[str, Key] = {
         Key("optim.milestones", rising_shares),
         Key("optim.gamma", number(lambda v: 0 < v <= 1, "above 0, at most 1")),
         Key("optim.clip_norm", optional(POSITIVE)),
+        Key("optim.agc", optional(POSITIVE), "unless_default"),
+        Key("optim.rates_from", one_of(RATES_FROM), "unless_default"),
         Key("task.name", _choice_of("task"), "unless_default"),
         Key("measure.name", _choice_of("measure"), "unless_default"),
         _never(

@@ -36,7 +36,7 @@ VALUES = {
 # What turns out wrong within a configuration alone.
 IN_PLACE = {"a section": "${norm}", "unknown": "${nope}", "missing": "???"}
 # What may be what: said here anew, key by key, for what shows in no default.
-NULL = {"study", "reuse", "optim.warmup_samples", "optim.clip_norm", "augment.resize"}
+NULL = {"study", "reuse", "optim.warmup_samples", "optim.clip_norm", "optim.agc", "augment.resize"}
 NULL |= {f"evaluation.{name}" for name in ("target_acc", "every_steps")}
 NULL |= {f"data.{name}" for name in ("train_size", "test_size", "root")}  # the root is for CIFAR-10 alone
 NULL |= {f"data.test_{name}" for name in ("noise", "noise_strength", "bits", "channel_scale")}
@@ -46,7 +46,7 @@ NUMBERS = {"norm.eps", "norm.momentum", "norm.initial", "model.dropout", "model.
 NUMBERS |= {f"data.{name}" for name in ("label_noise", "channel_scale", "test_channel_scale")}
 NUMBERS |= {f"data.{name}" for name in ("noise_strength", "test_noise_strength")}
 NUMBERS |= {f"augment.{name}" for name in ("mixup", "cutmix", "label_smoothing")}
-NUMBERS |= {f"optim.{name}" for name in ("lr", "momentum", "eps", "weight_decay", "gamma", "clip_norm")}
+NUMBERS |= {f"optim.{name}" for name in ("lr", "momentum", "eps", "weight_decay", "gamma", "clip_norm", "agc")}
 NUMBERS |= {"evaluation.target_acc", "norm.running_from"}
 # The ranges of a method's options are its layers' own to know, which refuse these in a later step.
 OPTIONS = {("norm.eps", "-1"), ("norm.eps", "-0.5"), ("norm.momentum", "-1"), ("norm.momentum", "-0.5")}
