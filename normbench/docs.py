@@ -10,7 +10,7 @@ from dataclasses import fields
 import yaml
 
 from normbench.analysis.kinds import KINDS
-from normbench.config.files import GROUPS, choices, conf_dir, default_choices
+from normbench.config.files import GROUPS, OF_ALL, choices, conf_dir, default_choices
 from normbench.config.keys import KEYS, identity_of
 from normbench.errors import InputError, choices_text
 from normbench.facts import facts_of
@@ -141,7 +141,7 @@ def keys() -> str:
     parts = [_keys_table({name: said for name, said in own.items() if "." not in name})]
     for part in dict.fromkeys([*GROUPS, *(name.partition(".")[0] for name in own if "." in name)]):
         rows = {name: said for name, said in own.items() if name.startswith(f"{part}.")}
-        if part in GROUPS and part != "experiment":
+        if part in GROUPS and part not in OF_ALL:
             rows = _of_group(part) | rows
         if rows:
             parts += [f"### {part}", _keys_table(rows)]

@@ -4,6 +4,7 @@ python scripts/benchmark.py                              train: training steps, 
 python scripts/benchmark.py --case resnet8-group-2       one of the cases; --threads 2 --rounds 3: otherwise
 python scripts/benchmark.py layers                       a convolution with each method beside batch normalization's
 python scripts/benchmark.py limit                        layers beside a matrix product and beside copying
+python scripts/benchmark.py fold                         evaluation, batch normalization folded into the convolutions
 python scripts/benchmark.py start                        commands that train nothing, or two steps
 python scripts/benchmark.py sweep --runs 100             planning, status and collect of many runs (100, 1,000, 10,000)
 python scripts/benchmark.py train --to results/benchmark also keep the table, with command, commit and machine
@@ -39,6 +40,7 @@ TITLES = {
     "train": "Speed of training",
     "layers": "Cost of layers",
     "limit": "Layers and the limits of the machine",
+    "fold": "Evaluation with folded batch normalization",
     "start": "What a command takes without training",
     "sweep": "What many runs take beside their training",
 }
@@ -60,6 +62,10 @@ HEADS = {
     "over_batch": ("× batch", ".2f"),
     "kept_mib": ("kept, MiB", ".2f"),
     "kept_over_batch": ("× batch", ".2f"),
+    "network": ("network", ""),
+    "ms_plain": ("as it is, ms", ".1f"),
+    "ms_folded": ("folded, ms", ".1f"),
+    "gain": ("× as fast", ".2f"),
     "command": ("command", ""),
     "cpu_seconds": ("CPU s", ".2f"),
     "seconds": ("s", ".2f"),
@@ -99,11 +105,13 @@ def measured(arguments) -> list[dict]:
     if arguments.what == "sweep":
         return sweep.rows(arguments.runs)
     import torch  # not above: the memory of a process counts as that of those that it starts
-    from benchmarks import layers, limit, train
+    from benchmarks import folding, layers, limit, train
 
     torch.set_num_threads(arguments.threads)
     if arguments.what == "layers":
         return layers.rows(arguments.rounds)
+    if arguments.what == "fold":
+        return folding.rows(train.kernels(), arguments.rounds)
     if arguments.what == "limit":
         return limit.rows(train.kernels(), arguments.rounds)
     return train.rows(arguments.case, arguments.rounds, arguments.workers, settle_device(arguments.device))

@@ -28,6 +28,7 @@ A panel of `sweep_figure` is a mapping, as a study's file gives it under `figure
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +62,26 @@ from normbench.analysis.panels import checked
 from normbench.analysis.published import Published
 from normbench.errors import UserError
 from normbench.records.files import write_whole
-from normbench.records.metrics import OBJECTIVE, OVER
+from normbench.records.metrics import OBJECTIVE, OVER, outcome_of
 from normbench.words import typed
 
 NO_DATE = {"Date": None, "Creator": None}
+
+
+@dataclass
+class _Outcome:
+    """What a figure draws of an outcome: its panels, its lines, and those of published figures."""
+
+    grid: list
+    lines: list[Line]
+    thin: list[Line]
 
 
 @style()
 def sweep_figure(
     runs: pd.DataFrame, panels: list[Mapping], *, published: Sequence[Published] = (), footer: str = ""
 ) -> Figure:
-    """A panel for each mapping (see above), all on one y axis.
+    """A panel for each mapping (see above), those of one outcome on one y axis.
 
     runs: a row a replicate. published: see there. footer: a line of small print, such as device and commit.
     Raises UserError for an unknown key or column, a selection in which nothing finished, and a point that would average
@@ -83,22 +93,34 @@ def sweep_figure(
     panels = [checked(panel, number, runs) for number, panel in enumerate(panels, 1)]
     by = {panel["lines"]: column_of(runs, panel["lines"], panel["name"]).unique() for panel in panels}
     looks = looks_of(by)
-    figure, grid = layout.grid_of(len(panels), sharey=True)
-    lines, statuses, thin = [], [], []
+    outcomes = list(dict.fromkeys(panel["y"] for panel in panels))
+    figure, grid = layout.grid_of(len(panels), sharey=len(outcomes) == 1)
+    statuses, of_outcome = [], {y: _Outcome([], [], []) for y in outcomes}
     for axes, panel in zip(grid, panels, strict=True):
         drawn, of_rows = _sweep_panel(axes, runs, panel, looks[panel["lines"]])
-        lines, statuses = lines + drawn, statuses + of_rows
+        one = of_outcome[panel["y"]]
+        one.grid.append(axes)
+        one.lines.extend(drawn)
+        statuses += of_rows
+        if axes.get_subplotspec().is_first_col() or len(outcomes) > 1:
+            axes.set_ylabel(label(panel["y"]) if drawn else "")
         if panel.get("published") and drawn:
-            thin += _published(axes, runs, panel, looks[panel["lines"]], published)
-    if not lines:
+            one.thin.extend(_published(axes, runs, panel, looks[panel["lines"]], published))
+    of_outcome = {y: one for y, one in of_outcome.items() if one.lines}
+    if not of_outcome:
         raise nothing("figure", pd.concat(statuses).to_frame("status"), panels[0].get("where"))
-    y = panels[0]["y"]
-    layout.limit_y(grid, lines + thin, y)
+    for y, one in of_outcome.items():
+        layout.limit_y(one.grid, one.lines + one.thin, y)
     marked = [(axes, panel) for axes, panel in zip(grid, panels, strict=True) if panel.get("marks")]
     drawing.draw_marks({axes: _marks(runs, panel, looks[panel["lines"]]) for axes, panel in marked})
     together = any(panel["band"] == "simultaneous" for panel in panels)
-    key = [key_text(lines, y, together=together), lost_text(lines, y), censored_text(runs, statuses, y)]
-    key.append("Thin lines: published figures." if thin else "")
+    key = []
+    for y, one in of_outcome.items():
+        told = [key_text(one.lines, y, together=together), lost_text(one.lines, y), censored_text(runs, statuses, y)]
+        words = outcome_of(y).words
+        words = f"{words[0].upper()}{words[1:]}: " if len(of_outcome) > 1 else ""
+        key.append(words + " ".join(filter(None, told)))
+    key.append("Thin lines: published figures." if any(one.thin for one in of_outcome.values()) else "")
     key.append(marks_text([panel["marks"] for _, panel in marked]))
     key.append(edges_text(runs, panels))
     layout.finish(figure, [" ".join(filter(None, key)), left_out_text(statuses)], footer)
@@ -203,8 +225,6 @@ def _sweep_panel(axes, runs: pd.DataFrame, panel: dict, looks: dict[str, Look]) 
     drawing.mark_lost(axes, lines)
     levels, of_levels = _levels(axes, runs, panel, looks)
     layout.set_title(axes, panel.get("title", ""), lines + levels)
-    if axes.get_subplotspec().is_first_col():
-        axes.set_ylabel(label(y))
     return lines + levels, statuses + of_levels
 
 
@@ -244,7 +264,7 @@ def _published(
     _, place = layout.scale_of(column_of(runs, x, panel["name"]))
     lines = []
     for entry in published:
-        if (entry.over, entry.metric) == (x, panel["y"]):
+        if (entry.over, entry.metric, entry.ratio) == (x, panel["y"], None):
             places = place(pd.Series([value for value, _ in entry.values], name=x))
             points = pd.DataFrame({"x": list(places), "estimate": [figure for _, figure in entry.values]})
             points = points.dropna().sort_values("x").reindex(columns=drawing.POINTS)

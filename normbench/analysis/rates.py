@@ -6,6 +6,7 @@ from normbench.analysis.columns import RUNG
 from normbench.analysis.evidence import best, counted
 from normbench.analysis.results_tables import settings
 from normbench.analysis.statistics import Best, within_error
+from normbench.config.rates import OPTIONS
 from normbench.errors import UserError
 from normbench.records.metrics import OBJECTIVE, OVER
 from normbench.words import literal, markdown, typed
@@ -25,7 +26,7 @@ def rates(runs: pd.DataFrame, lr_scaling: str = "linear") -> pd.DataFrame:
     """
     halved = RUNG in runs
     sizes = ["batch_size"] if halved or runs["batch_size"].nunique() > 1 else []
-    keys = [*ARM, *(column for column in runs if column.startswith("norm.")), *sizes]
+    keys = [*ARM, *(column for column in runs if column.startswith(OPTIONS)), *sizes]
     rows = [
         dict(zip(keys, arm, strict=True)) | found
         for arm, group in runs.groupby(keys, sort=True, dropna=False)

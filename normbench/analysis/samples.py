@@ -102,6 +102,10 @@ class Sample:
             for rows in courses
         ]
 
+    def best_scores(self, key) -> pd.Series:
+        """The highest point of each replicate's curve, by seed."""
+        return pd.Series([course.max() for course in self._courses(key)], self.values[key].dropna().index, dtype=float)
+
     def best_score(self, key) -> float:
         """The highest point of the mean curve of a cell; NaN without any."""
         courses = self._courses(key)

@@ -50,20 +50,26 @@ def _gradients(rows: pd.DataFrame, footer: str) -> Figure:
 
 
 def _percentiles(rows: pd.DataFrame, footer: str) -> Figure:
-    """A panel a method and model: of one unit of the first seed, in the last layer."""
-    panels = list(rows.groupby(["model", "method"], sort=False))
+    """Panels of the most typical unit of the first seed, in the last layer: what goes into the activation, and what a
+    norm is given, by model and method."""
+    panels = []
+    for (model, method), mine in rows.groupby(["model", "method"], sort=False):
+        mine = mine[mine["seed"] == mine["seed"].min()]
+        mine = mine[mine["unit"] == mine["unit"].iloc[0]].sort_values("step")
+        panels.append((f"{model}, {method}", "input of the activation", "", method, mine))
+        if method != "none":
+            panels.append((f"{model}, {method}", "input of the norm", "_before", method, mine))
     drawn, grid = layout.grid_of(len(panels))
-    for axes, ((model, method), mine) in zip(grid, panels, strict=True):
-        mine = mine[mine["seed"] == mine["seed"].min()].sort_values("step")
+    for axes, (title, what, end, method, mine) in zip(grid, panels, strict=True):
         look = looks_of({"method": [method]})["method"][method]
         for share in PERCENTILES:
-            axes.plot(mine["step"], mine[f"p{share}"], color=look.colour, lw=1.2 if share == 50 else 0.6)
-        axes.set_title(f"{model}, {method}")
+            axes.plot(mine["step"], mine[f"p{share}{end}"], color=look.colour, lw=1.2 if share == 50 else 0.6)
+        axes.set_title(title)
         axes.set_xlabel("step")
-        axes.set_ylabel("input of the activation")
+        axes.set_ylabel(what)
     notes = [
-        f"Percentiles {', '.join(map(str, PERCENTILES))} over training images of what goes into the activation of one "
-        "unit of the last layer, one seed."
+        f"Percentiles {', '.join(map(str, PERCENTILES))} over training images of one unit of the last layer, one seed: "
+        "the unit whose median wanders most nearly as far as that of the median unit."
     ]
     layout.finish(drawn, notes, footer)
     return drawn

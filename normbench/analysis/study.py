@@ -38,7 +38,7 @@ class About:
 
     fixed: claim → whether it was fixed before the runs, in words, where that was checked. looks: after how many seeds
     they were planned. exploratory: why its claims are, empty where they are not. common: key → value of the
-    configuration that all runs share. published: figures of other people's runs.
+    configuration that all runs share. published: figures of other people's runs. curves: for their ratios.
     """
 
     fixed: dict[str, str] = field(default_factory=dict)
@@ -46,6 +46,7 @@ class About:
     exploratory: str = ""
     common: dict = field(default_factory=dict)
     published: tuple[Published, ...] = ()
+    curves: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Study:
             exploratory=self.says("exploratory") or "",
             common=self._kept("configurations").get("common", {}),
             published=parse_published(self.says("published")),
+            curves=self._curves_or_none(),
         )
 
     def verdicts(self) -> list[Verdict]:

@@ -40,7 +40,7 @@ def summary(
         "Further outcomes": results_tables.further(runs),
         "Test-time augmentation": results_tables.views(runs),
         f"Paired differences from {results_tables.BASELINE}": results_tables.differences(runs, images),
-        "Published figures": published.beside(about.published, runs),
+        "Published figures": published.beside(about.published, runs, about.curves),
         "Not counted": _not_counted(runs),
     }
     parts = [f"# {literal(name)}", title, _header(runs, about)]

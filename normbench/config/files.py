@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from normbench.config.values import Values
 from normbench.errors import InputError, UserError, choices_text
 
-GROUPS = ("model", "norm", "data", "augment", "optim", "task", "measure", "experiment")
+GROUPS = ("model", "norm", "data", "augment", "optim", "task", "measure", "recipe", "experiment")
+OF_ALL = ("recipe", "experiment")  # a file of these may set any key, and is no section of a configuration
 # Where the head of an experiment file has the command and its time, before it says what the study is about.
 PRELUDE = ("@package", "python ", "make ", "(about ")
 MOST_NODES = 100_000  # values of an experiment file

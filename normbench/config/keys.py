@@ -56,6 +56,10 @@ from normbench.facts import facts_of, scaled_momentum
 # The next two are read by the modules that do the work; the others these have too, and a test holds them together.
 SHORTCUTS = ("pad", "projection")  # of a block that changes the shape: zeros for new channels, or a 1×1 convolution
 NORM_POSITIONS = ("before", "after")  # of a convolution's norm: before its activation, or after it
+SEQUENCES = ("rows", "pixels")  # how model=lstm reads an image
+CELL_PLACEMENTS = ("gates", "per_gate", "cell_only")  # of the norms of model=lstm, beside that of the cell
+CARRIES = ("raw", "normalized")  # the cell that its next step takes
+BLOCK_PLACEMENTS = ("pre", "post")  # of the norms of model=vit: before a part of a block, or after its sum
 STATISTICS = ("batch", "running")  # that norm=batch normalizes by in training
 RATES_FROM = ("theory", "tuned")  # factors of a method's parameters on the rate, or none
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
@@ -180,6 +184,7 @@ KEYS: dict[str, Key] = {
         Key("epochs", integer(1, MOST_EPOCHS)),
         Key("seed", integer(0, MOST_INTEGER), named=False),
         Key("replicates", integer(1, MOST_REPLICATES), named=False),
+        Key("arm", optional(text), "unless_default"),
         Key("lr_scaling", one_of(("linear", "sqrt", "none"))),
         _never("study", optional(text)),
         _never("device", device_name, settle=lambda v, *_: settle_device(v), by_machine=True),
@@ -210,12 +215,22 @@ KEYS: dict[str, Key] = {
         Key("model.depth", integer(1, MOST_WIDTH)),
         Key("model.residual", boolean, "unless_default"),
         Key("model.shortcut", one_of(SHORTCUTS), "unless_default"),
+        Key("model.lrn", boolean, "unless_default"),
         Key("model.norm_position", one_of(NORM_POSITIONS), "unless_default"),
+        Key("model.sequence", one_of(SEQUENCES), "unless_default"),
+        Key("model.placement", one_of((*CELL_PLACEMENTS, *BLOCK_PLACEMENTS)), "unless_default"),
+        Key("model.carry", one_of(CARRIES), "unless_default"),
+        Key("model.init_gamma", NOT_NEGATIVE, "unless_default"),
+        Key("model.heads", integer(1, MOST_WIDTH), "unless_default"),
+        Key("model.patch", integer(1, MOST_WIDTH), "unless_default"),
         Key("model.activation", one_of(ACTIVATIONS)),
         Key("model.dropout", SHARE),
         Key("model.init_scale", POSITIVE),
         Key("model.zero_init_residual", boolean),
         Key("norm.name", _choice_of("norm")),
+        Key("norm.scale", boolean, "unless_default", moot=lambda config: None if config.norm.affine else True),
+        Key("norm.shift", boolean, "unless_default", moot=lambda config: None if config.norm.affine else True),
+        Key("norm.channels_per_group", integer(0), "unless_default"),
         Key("norm.detach_statistics", boolean, "unless_default"),
         Key("norm.statistics", one_of(STATISTICS), "unless_default"),
         Key(
@@ -250,6 +265,9 @@ KEYS: dict[str, Key] = {
         Key("augment.name", text),
         Key("augment.crop", integer(0, 31)),
         Key("augment.flip", boolean),
+        Key("augment.brightness", NOT_NEGATIVE, "unless_default"),
+        Key("augment.contrast", NOT_NEGATIVE, "unless_default"),
+        Key("augment.saturation", NOT_NEGATIVE, "unless_default"),
         Key("augment.mixup", NOT_NEGATIVE),
         Key("augment.cutmix", NOT_NEGATIVE),
         Key("augment.label_smoothing", SHARE),
@@ -258,13 +276,15 @@ KEYS: dict[str, Key] = {
         Key("augment.tta_average", one_of(("logits", "probabilities")), moot=_without("augment.tta", "logits")),
         Key("optim.name", _choice_of("optim")),
         Key("optim.lr", any_of(POSITIVE, tuned), settle=_rate),
+        Key("optim.lr_factor", POSITIVE, "unless_default"),
         _never("optim.rates", text, settle=_folders),
+        _never("optim.rates_of", optional(_choice_of("norm"))),
         Key("optim.momentum", SHARE),
         Key("optim.nesterov", boolean),
         Key("optim.betas", two_betas),
         Key("optim.eps", POSITIVE),
         Key("optim.weight_decay", NOT_NEGATIVE),
-        Key("optim.schedule", one_of(("cosine", "step", "constant"))),
+        Key("optim.schedule", one_of(("cosine", "step", "exponential", "constant"))),
         Key(
             "optim.warmup_samples",
             optional(integer(0)),
@@ -274,6 +294,12 @@ KEYS: dict[str, Key] = {
         ),
         Key("optim.milestones", rising_shares),
         Key("optim.gamma", number(lambda v: 0 < v <= 1, "above 0, at most 1")),
+        Key(
+            "optim.gamma_every",
+            POSITIVE,
+            "unless_default",
+            moot=lambda config: None if config.optim.schedule == "exponential" else 0.5,
+        ),
         Key("optim.clip_norm", optional(POSITIVE)),
         Key("optim.agc", optional(POSITIVE), "unless_default"),
         Key("optim.rates_from", one_of(RATES_FROM), "unless_default"),
@@ -290,6 +316,8 @@ KEYS: dict[str, Key] = {
         Key("evaluation.precise_augment", boolean),
         Key("evaluation.target_acc", optional(number(lambda v: 0 < v <= 100, "above 0, at most 100"))),
         Key("evaluation.every_steps", optional(integer(1)), "unless_default"),
+        Key("evaluation.early_acc", optional(number(lambda v: 0 < v <= 1, "above 0, at most 1")), "unless_default"),
+        Key("evaluation.train", boolean, "unless_default"),
         Key("evaluation.suggest_lr", boolean),
         _never("logging.progress", one_of(("auto", "bar", "lines", "none"))),
         _never("logging.tensorboard", boolean),

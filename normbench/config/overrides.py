@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,10 +18,20 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench.config import hydras
-from normbench.config.files import GROUPS, check_experiment, choices, conf_dir, default_choices, flatten, unknown_key
+from normbench.config.files import (
+    GROUPS,
+    OF_ALL,
+    check_experiment,
+    choices,
+    conf_dir,
+    default_choices,
+    flatten,
+    unknown_key,
+)
 from normbench.config.keys import FOLDERS
 from normbench.config.values import STANDS_IN, Values, plain, value_at
 from normbench.errors import InputError, UserError, choices_text
+from normbench.words import typed
 
 # Launcher of Hydra's → the extra of pyproject.toml that installs it.
 LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
@@ -78,8 +88,8 @@ def normalize(overrides: list[str]) -> list[str]:
     count = math.prod(_count(override) for override in parsed)
     if count > MOST_RUNS:
         raise UserError(f"{' '.join(overrides)}: {count} runs; at most {MOST_RUNS} a command")
-    # experiment=null is the default, for which Hydra has no word.
-    return [_spelling(o) for o in parsed if not (o.key_or_group == "experiment" and values(o) == ["null"])]
+    # experiment=null and recipe=null are the defaults, for which Hydra has no word.
+    return [_spelling(o) for o in parsed if not (o.key_or_group in OF_ALL and values(o) == ["null"])]
 
 
 def check_once(overrides: Iterable[str]) -> None:
@@ -219,7 +229,7 @@ def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[st
     """
     parsed = [_parse(override) for override in overrides]
     own = [o for o in parsed if not _is_hydras(o.key_or_group)]
-    typed = {o.key_or_group for o in own}
+    said = {o.key_or_group for o in own}
     for_hydra = [o.input_line for o in parsed if _is_hydras(o.key_or_group)]
     for_hydra += [o.input_line for o in own if o.key_or_group in ("experiment", "output") and len(values(o)) == 1]
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
@@ -229,7 +239,7 @@ def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[st
             multirun = multirun or str(config.hydra.mode) == "RunMode.MULTIRUN"
             if multirun:
                 grid = config.hydra.sweeper.get("params") or {}
-                added = [_parse(f"{key}={value}") for key, value in grid.items() if key not in typed]
+                added = [column for column in _columns(grid) if column.key_or_group not in said]
                 rows += _product([*added, *own])
                 for further in config.get("grids") or []:
                     rows += _further(further, own)
@@ -241,16 +251,21 @@ def plan(overrides: list[str], multirun: bool) -> tuple[list[Job], bool, list[st
     return jobs, multirun, for_hydra
 
 
+def _columns(grid: Mapping[str, object]) -> list[Override]:
+    """A grid of an experiment file as overrides: a text as it stands, any other value as it is typed (null, true)."""
+    return [_parse(f"{key}={value if isinstance(value, str) else typed(value)}") for key, value in grid.items()]
+
+
 def _product(overrides: list[Override]) -> list[tuple[str, ...]]:
     """Every combination of the values of some overrides, the first varying slowest."""
     return list(itertools.product(*[[f"{o.key_or_group}={v}" for v in values(o)] for o in overrides]))
 
 
-def _further(grid: dict[str, object], typed: list[Override]) -> list[tuple[str, ...]]:
+def _further(grid: dict[str, object], own: list[Override]) -> list[tuple[str, ...]]:
     """The combinations of one of an experiment's further grids that agree with what is typed."""
-    columns = [_parse(f"{key}={value}") for key, value in grid.items()]
-    allowed = {o.key_or_group: values(o) for o in typed if o.key_or_group in grid}
-    others = [o for o in typed if o.key_or_group not in grid]
+    columns = _columns(grid)
+    allowed = {o.key_or_group: values(o) for o in own if o.key_or_group in grid}
+    others = [o for o in own if o.key_or_group not in grid]
     return [
         row
         for row in _product([*columns, *others])

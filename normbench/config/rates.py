@@ -8,10 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from normbench.config.files import conf_dir
+from normbench.config.values import value_at
 from normbench.errors import InputError
 from normbench.facts import facts_of, scaled_momentum
 
-OPTION = "norm."  # columns of a table with the options that tell its arms apart
+OPTIONS = ("norm.", "model.")  # begin the columns of a table with the options that tell its arms apart
 BETWEEN = "{:.4g}"  # a rate between two of a table: as many digits as are the same on every machine
 
 
@@ -25,7 +26,8 @@ def scaled_lr(lr: float, batch_size: int, scaling: str) -> float:
 class Row:
     """A rate of a table, in the unit of optim.lr.
 
-    arm: model, optimizer and method. options: key → value of the method's that it is of, where a table has several.
+    arm: model, optimizer and method. options: key → value of the method's and the model's that it is of, where
+    a table has several.
     batch_size: that it was tuned at, with this lr_scaling; None: of all sizes.
     """
 
@@ -44,13 +46,12 @@ class Row:
 
     def alike(self, config, but: str | None) -> bool:
         """Whether it is of the options that a configuration has, all `but` one."""
-        given = {f"{OPTION}{name}": value for name, value in config.norm.items()}
-        return all(self._same(value, given.get(key)) for key, value in self.options.items() if key != but)
+        return all(self._same(value, value_at(config, key)) for key, value in self.options.items() if key != but)
 
     def _same(self, cell: str, value) -> bool:
         if value == "scaled":  # a momentum that is another number at every size
             images = facts_of(self.arm[2]).images_option
-            value = scaled_momentum(int(self.options.get(f"{OPTION}{images}") or self.batch_size or 128))
+            value = scaled_momentum(int(self.options.get(f"norm.{images}") or self.batch_size or 128))
         try:
             return math.isclose(float(cell), float(value), rel_tol=1e-9)
         except (TypeError, ValueError):
@@ -60,12 +61,12 @@ class Row:
 def tuned_rate(config) -> float:
     """The rate of a configuration's method in its table of tuned rates, which `scripts/table.py tune_lr` writes.
 
-    The table lies in the working directory or else in the project. A method that is another one over other groups of
-    images (`rate_of`) takes the rate of that where it has none of its own. Where a method was tuned at several batch
-    sizes, or over groups of several sizes, the logarithm of the rate is linear in that of the size between them; of one
-    alone, the rate holds for all. Raises InputError where the table has none.
+    Or of the method that optim.rates_of names. The table lies in the working directory or else in the project. A method
+    that is another one over other groups of images (`rate_of`) takes the rate of that where it has none of its own. Of
+    one that was tuned at several batch sizes, or over groups of several sizes, the logarithm of the rate is linear in
+    that of the size between them; of one alone, the rate holds for all. Raises InputError where the table has none.
     """
-    path, method, size = config.optim.rates, config.norm.name, config.batch_size
+    path, method, size = config.optim.rates, config.optim.rates_of or config.norm.name, config.batch_size
     file = next((f for f in (Path(path), conf_dir().parent / path) if f.is_file()), None)
     if file is None:
         raise InputError(
@@ -75,7 +76,7 @@ def tuned_rate(config) -> float:
     if not rows:
         raise InputError("optim.rates", path, "no table of rates: one row a model, optimizer and method, with its lr")
     facts = facts_of(method)
-    option = facts.images_option and f"{OPTION}{facts.images_option}"
+    option = facts.images_option and f"norm.{facts.images_option}"
     own, base = (_of(rows, config, name, option) for name in (method, facts.rate_of))
     grouped = [row for row in own if option in row.options]
     if here := [row for row in grouped if row.batch_size in (None, size)]:
@@ -83,11 +84,11 @@ def tuned_rate(config) -> float:
         pairs = [(row.batch_size, row) for row in base if row.batch_size == size]
         pairs += [(int(row.options[option]), row) for row in here]
         points = {images: row.rate(config) for images, row in pairs}
-        return _between(points, option, config.norm[facts.images_option], file)
+        return _between(points, option, value_at(config, option), file)
     whole = [row for row in own if row not in grouped] or base
     points = {row.batch_size: row.rate(config) for row in whole}
     if not points:
-        raise InputError("optim.lr", "tuned", f"{file} has no rate for {_wanted(config, rows)}")
+        raise InputError("optim.lr", "tuned", f"{file} has no rate for {_wanted(config, method, rows)}")
     return _between(points, "batch_size", size, file)
 
 
@@ -97,11 +98,11 @@ def _of(rows: Iterable[Row], config, method: str | None, but: str | None) -> lis
     return [row for row in rows if row.arm == arm and row.alike(config, but)]
 
 
-def _wanted(config, rows: Iterable[Row]) -> str:
+def _wanted(config, method: str, rows: Iterable[Row]) -> str:
     """What a table lacks, and what it has."""
-    arm = (config.model.name, config.optim.name, config.norm.name)
+    arm = (config.model.name, config.optim.name, method)
     there = [row for row in rows if row.arm == arm]
-    asked = {key: config.norm.get(key.removeprefix(OPTION)) for row in there for key in row.options}
+    asked = {key: value_at(config, key) for row in there for key in row.options}
     words = "".join(f" {key}={value}" for key, value in asked.items())
     arms = dict.fromkeys("/".join(row.arm) + "".join(f" {k}={v}" for k, v in row.options.items()) for row in rows)
     return f"{'/'.join(arm)}{words}; it has {', '.join(sorted(arms))}"
@@ -135,7 +136,7 @@ def _rates(file: Path, written: int) -> tuple[Row, ...]:
 
 
 def _row(cells: Mapping[str, str]) -> Row:
-    options = {key: value for key, value in cells.items() if key and key.startswith(OPTION) and value}
+    options = {key: value for key, value in cells.items() if key and key.startswith(OPTIONS) and value}
     size = cells.get("batch_size")
     arm = (cells["model"], cells["optimizer"], cells["method"])
     return Row(arm, float(cells["lr"]), options, int(size) if size else None, cells.get("lr_scaling") or "linear")

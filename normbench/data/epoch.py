@@ -1,4 +1,4 @@
-"""The batches of one epoch: which images, cropped and flipped how, mixed with which others; all drawn beforehand."""
+"""The batches of one epoch: which images, cropped, flipped, coloured how, mixed with which others; drawn beforehand."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from normbench.random import derive
 
 SIZE = 32
+COLOURS = ("brightness", "contrast", "saturation")  # of an image, distorted in this order
+GREY = (0.2989, 0.587, 0.114)  # shares of red, green and blue, as torchvision has them
 AHEAD = 64  # images that are cropped in one go: for a small batch it is the number of calls that takes the time
 
 
@@ -53,6 +55,11 @@ class Epoch:
         self.steps = n // batch_size
         columns = [self._draw(seed, epoch, n) for seed in seeds]
         self.order, self.top, self.left, self.flip = (torch.stack(c, 1).to(device) for c in zip(*columns, strict=True))
+        self.factors = {
+            name: torch.stack([_draw_factors(seed, name, epoch, n, strength) for seed in seeds], 1).to(device)
+            for name in COLOURS
+            if (strength := getattr(augment, name)) > 0
+        }
         self.boxes = None
         if augment.mixup > 0 or augment.cutmix > 0:
             self.boxes, self.shares = (
@@ -110,7 +117,31 @@ class Epoch:
                 self.flip[positions][:, None, None], SIZE - 1 - self.pixels, self.pixels
             ).transpose(1, 2)
             images = self.images[order[:, None, None], rows, columns]
+        for name, factors in self.factors.items():
+            images = distorted(images, name, factors[positions])
         return images, self.labels[order].T
+
+
+def _draw_factors(seed: int, name: str, epoch: int, n: int, strength: float) -> torch.Tensor:
+    """A factor for each of n images, uniform from max(0, 1−strength) to 1+strength: (n,)."""
+    generator = torch.Generator().manual_seed(derive(seed, name, epoch))
+    return torch.empty(n).uniform_(max(0.0, 1 - strength), 1 + strength, generator=generator)
+
+
+def distorted(images: torch.Tensor, name: str, factors: torch.Tensor) -> torch.Tensor:
+    """images uint8 N×32×32×R×3, factors N×R: each image drawn away from black (brightness), from its mean grey
+    (contrast) or from the grey of each pixel (saturation): factor·image + (1−factor)·that, cut off at 0 and 255.
+
+    Values are rounded towards 0, and so is grey, as in torchvision's functions of uint8 images (ColorJitter's, which
+    takes a random order): the same but where float32 stands within its rounding of a whole number.
+    """
+    values, factors = images.float(), factors[:, None, None, :, None]
+    found = values * factors
+    if name != "brightness":
+        red, green, blue = values.split(1, -1)
+        grey = red.mul(GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2]).floor()
+        found += (1 - factors) * (grey if name == "saturation" else grey.mean((1, 2), keepdim=True))
+    return found.clamp(0, 255).to(torch.uint8)
 
 
 def _draw_mixes(seed: int, epoch: int, steps: int, augment):

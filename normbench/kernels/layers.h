@@ -12,13 +12,15 @@ INLINE vec NAME(unless)(NAME(bits) condition, vec v) { return (vec)((NAME(bits))
 #define load NAME(load)
 #define store NAME(store)
 
-/* What a thread works on: chunk images, counted from `first`, of one replicate. */
+/* What a team works on: count images, counted from `first`, of one replicate; and what of it is this member's. */
 struct NAME(place) {
     const struct program *program;
     void *const *tensors, *const *gradients;
     REAL *kept;    /* of the replicate */
-    REAL *scratch; /* of the thread */
+    REAL *scratch; /* of the team */
     int64_t replicate, first, count;
+    struct team *team;
+    int64_t member, from, to; /* its images, counted from the first of the team's */
 };
 #define place NAME(place)
 
@@ -39,6 +41,25 @@ INLINE REAL *NAME(gradient)(const struct place *at, int64_t map) {
 /* The numbers of this replicate in a parameter of `each` a replicate; NULL where there is none. */
 INLINE REAL *NAME(own)(void *const *list, int64_t which, int64_t each, const struct place *at) {
     return which < 0 || !list[which] ? 0 : (REAL *)list[which] + at->replicate * each;
+}
+/* Two lists of sums of each image of the chunk, a number a lane, in double precision. While some still read the one, others
+   may write the other already. */
+INLINE double *NAME(partial)(const struct place *at, int64_t which) {
+    return (double *)(at->scratch + at->program->partials + which * at->program->partials_size);
+}
+/* Of tasks done in turns by the members: whether the next is this one's. turn: 0 before the first. */
+INLINE int NAME(mine)(const struct place *at, int64_t *turn) {
+    int64_t now = *turn;
+    *turn = now + 1 == at->team->members ? 0 : now + 1;
+    return now == at->member;
+}
+/* The next chunk of images: how many there are; 0 after the last. None is begun before the last one is done by all. */
+INLINE int64_t NAME(chunk)(struct place *at, int64_t first) {
+    int64_t left = at->program->images - first, members = at->team->members;
+    at->first = first, at->count = left < at->program->chunk ? left : at->program->chunk;
+    at->from = at->count * at->member / members, at->to = at->count * (at->member + 1) / members;
+    meet(at->team);
+    return left > 0;
 }
 #define values NAME(values)
 #define gradient NAME(gradient)
@@ -134,8 +155,9 @@ static void NAME(convolve)(const struct map *in, const REAL *x, const REAL *w, c
 
 static void NAME(conv)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
-    NAME(convolve)(in, values(at, op->x), at->scratch + op->filters, op->tensor[1] < 0 ? 0 : at->scratch + op->bias, op->size,
-                   op->stride, out, values(at, op->y), at->count, 0);
+    NAME(convolve)(in, values(at, op->x) + at->from * NAME(pixels)(in) * in->lanes, at->scratch + op->filters,
+                   op->tensor[1] < 0 ? 0 : at->scratch + op->bias, op->size, op->stride, out,
+                   values(at, op->y) + at->from * NAME(pixels)(out) * out->lanes, at->to - at->from, 0);
 }
 
 /* The gradient by the input: of stride 1 a convolution, of stride 2 one for the even and the odd rows and columns each. */
@@ -144,7 +166,8 @@ static void NAME(conv_input)(const struct place *at, const struct op *op) {
     const REAL *g = gradient(at, op->y), *w = at->scratch + op->transposed;
     REAL *dx = gradient(at, op->x);
     if (op->stride == 1) {
-        NAME(convolve)(out, g, w, 0, op->size, 1, in, dx, at->count, (int)op->add_x);
+        NAME(convolve)(out, g + at->from * NAME(pixels)(out) * out->lanes, w, 0, op->size, 1, in,
+                       dx + at->from * NAME(pixels)(in) * in->lanes, at->to - at->from, (int)op->add_x);
         return;
     }
     int64_t row = (out->width + 2) * out->lanes, to = (in->width + 2) * in->lanes, pad = op->size / 2;
@@ -156,7 +179,7 @@ static void NAME(conv_input)(const struct place *at, const struct op *op) {
                 for (int64_t kw = (phase + pad) % 2; kw < op->size; kw += 2)
                     runs[count++] = (struct run){((h + pad - kh) / 2 + 1) * row + ((phase + pad - kw) / 2 + 1) * out->lanes,
                                                  ((op->size - 1 - kh) * op->size + op->size - 1 - kw) * out->lanes, out->lanes};
-            for (int64_t n = 0; n < at->count; n++)
+            for (int64_t n = at->from; n < at->to; n++)
                 for (int64_t c = 0, many; c < in->lanes; c += many * V) {
                     many = NAME(vectors)(in->lanes, c);
                     NAME(lines)((in->width - phase + 1) / 2, many, runs, count, g + n * NAME(pixels)(out) * out->lanes, out->lanes,
@@ -169,13 +192,15 @@ static void NAME(conv_input)(const struct place *at, const struct op *op) {
 
 INLINE int64_t NAME(whole)(int64_t count) { return (count + V - 1) / V * V; }
 
-/* The gradient by the filters, [to][size][size·from, filled up to whole vectors], added to what the images before had. */
+/* The gradient by the filters, [to][size][size·from, filled up to whole vectors], added to what the images before had: of
+   all images, for some of the filters a member, so that no number depends on how many members there are. */
 static void NAME(conv_filters)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     int64_t row = (in->width + 2) * in->lanes, to = (out->width + 2) * out->lanes, before = 1 - op->size / 2;
     int64_t from = op->stride * in->lanes, down = op->stride * row, depth = NAME(whole)(op->size * in->lanes);
     int64_t apart = op->size * depth;
-    for (int64_t n = 0; n < at->count; n++) {
+    meet(at->team);
+    for (int64_t n = 0, turn = 0; n < at->count; n++, turn = 0) {
         const REAL *x = values(at, op->x) + n * NAME(pixels)(in) * in->lanes + before * in->lanes;
         const REAL *g = gradient(at, op->y) + n * NAME(pixels)(out) * out->lanes + to + out->lanes;
         for (int64_t kh = 0; kh < op->size; kh++)
@@ -186,13 +211,14 @@ static void NAME(conv_filters)(const struct place *at, const struct op *op) {
                 int64_t o = 0;
 #define OUTER(M, N)                                                                                                            \
     for (; o + M <= out->channels; o += M)                                                                                     \
-    NAME(outer)(M, N, a, from, down, g + o, out->lanes, to, out->height, out->width, dw + o * apart, apart)
+    if (NAME(mine)(at, &turn))                                                                                                 \
+        NAME(outer)(M, N, a, from, down, g + o, out->lanes, to, out->height, out->width, dw + o * apart, apart)
                 if (many == 3) { OUTER(MANY, 3); OUTER(1, 3); }
                 if (many == 2) { OUTER(MANY, 2); OUTER(1, 2); }
                 if (many == 1) { OUTER(MANY, 1); OUTER(1, 1); }
 #undef OUTER
             }
-        for (int64_t h = 0; op->tensor[1] >= 0 && h < out->height; h++)
+        for (int64_t h = 0; op->tensor[1] >= 0 && at->member == 0 && h < out->height; h++)
             for (int64_t c = 0; c < out->lanes; c += V) {
                 vec sum = {0};
                 for (int64_t p = 0; p < out->width; p++) sum += load(g + h * to + p * out->lanes + c);
@@ -200,6 +226,7 @@ static void NAME(conv_filters)(const struct place *at, const struct op *op) {
                 store(db, load(db) + sum);
             }
     }
+    meet(at->team);
 }
 
 /* Where packed filters have the number of channel c in row k: blocks of two vectors of channels, or of the last one. */
@@ -213,18 +240,18 @@ static void NAME(pack)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
     const REAL *w = own(at->tensors, op->tensor[0], co * area * ci, at), *bias = own(at->tensors, op->tensor[1], co, at);
-    for (int64_t block = 0, many; block < co; block += many) {
+    for (int64_t block = 0, many, turn = 0; block < co; block += many) {
         many = NAME(vectors)(out->lanes, block) * V;
         int64_t there = co - block < many ? co - block : many;
         for (int64_t k = 0; k < area; k++)
-            for (int64_t some = 0; some < ci; some += V) /* so many at a time stay in the nearest cache */
+            for (int64_t some = NAME(mine)(at, &turn) ? 0 : ci; some < ci; some += V) /* so many stay in the nearest cache */
                 for (int64_t i = some; i < some + V && i < ci; i++) {
                     REAL *to = at->scratch + op->filters + NAME(packed)(k * in->lanes + i, block, area * in->lanes, out->lanes);
                     const REAL *from = w + (block * area + k) * ci + i;
                     for (int64_t o = 0; o < there; o++) to[o] = from[o * area * ci];
                 }
     }
-    for (int64_t o = 0; bias && o < co; o++) at->scratch[op->bias + o] = bias[o];
+    for (int64_t o = 0; bias && at->member == 0 && o < co; o++) at->scratch[op->bias + o] = bias[o];
 }
 
 /* The same for the gradient by the input: from every channel out to those in, the places from the last to the first. */
@@ -232,13 +259,13 @@ static void NAME(pack_transposed)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     int64_t ci = in->channels, co = out->channels, area = op->size * op->size;
     const REAL *w = own(at->tensors, op->tensor[0], co * area * ci, at);
-    for (int64_t o = 0; op->needs_x && o < co; o++)
-        for (int64_t k = 0; k < area; k++, w += ci)
+    for (int64_t o = 0, turn = 0; op->needs_x && o < co; o++, w += area * ci)
+        for (int64_t k = NAME(mine)(at, &turn) ? 0 : area; k < area; k++)
             for (int64_t i = 0, many; i < ci; i += many) {
                 many = ci - i < 2 * V ? ci - i : 2 * V;
                 int64_t row = (area - 1 - k) * out->lanes + o;
-                memcpy(at->scratch + op->transposed + NAME(packed)(row, i, area * out->lanes, in->lanes), w + i,
-                       many * sizeof(REAL));
+                memcpy(at->scratch + op->transposed + NAME(packed)(row, i, area * out->lanes, in->lanes),
+                       w + k * ci + i, many * sizeof(REAL));
             }
 }
 
@@ -248,36 +275,57 @@ static void NAME(unpack)(const struct place *at, const struct op *op) {
     int64_t ci = in->channels, co = out->channels, area = op->size * op->size, depth = NAME(whole)(op->size * in->lanes);
     const REAL *rows = at->scratch + op->filter_gradients;
     REAL *dw = own(at->gradients, op->tensor[0], co * area * ci, at), *db = own(at->gradients, op->tensor[1], co, at);
-    for (int64_t row = 0; dw && row < co * op->size; row++)
-        for (int64_t kw = 0; kw < op->size; kw++)
+    for (int64_t row = 0, turn = 0; dw && row < co * op->size; row++)
+        for (int64_t kw = NAME(mine)(at, &turn) ? 0 : op->size; kw < op->size; kw++)
             memcpy(dw + (row * op->size + kw) * ci, rows + row * depth + kw * in->lanes, ci * sizeof(REAL));
-    for (int64_t o = 0; db && o < co; o++) db[o] = at->scratch[op->bias_gradients + o];
+    for (int64_t o = 0; db && at->member == 0 && o < co; o++) db[o] = at->scratch[op->bias_gradients + o];
 }
 
 /* --- Normalization, shortcut and activation: y = act(factor·(scale·x + shift) + shortcut). --- */
 
-/* Sums a channel over images: of x − centre, or of its square; of double precision between rows. */
-static void NAME(moment)(const REAL *x, const struct map *m, int64_t images, const REAL *centre, int square, double *sums) {
+/* Sums a channel over an image: of x − centre, or of its square; of double precision between rows. */
+static void NAME(moment)(const REAL *x, const struct map *m, const REAL *centre, int square, double *sums) {
     for (int64_t c = 0; c < m->lanes; c++) sums[c] = 0;
-    for (int64_t n = 0; n < images; n++)
-        for (int64_t h = 0; h < m->height; h++) {
-            const REAL *row = x + NAME(pixel)(m, n, h, 0);
-            for (int64_t c = 0; c < m->lanes; c += V) {
-                vec middle = load(centre + c), sum[4] = {{0}};
-                int64_t p = 0;
-                for (; p + 4 <= m->width; p += 4)
-                    UNROLL for (int i = 0; i < 4; i++) {
-                        vec d = load(row + (p + i) * m->lanes + c) - middle;
-                        sum[i] += square ? d * d : d;
-                    }
-                for (; p < m->width; p++) {
-                    vec d = load(row + p * m->lanes + c) - middle;
-                    sum[0] += square ? d * d : d;
+    for (int64_t h = 0; h < m->height; h++) {
+        const REAL *row = x + NAME(pixel)(m, 0, h, 0);
+        for (int64_t c = 0; c < m->lanes; c += V) {
+            vec middle = load(centre + c), sum[4] = {{0}};
+            int64_t p = 0;
+            for (; p + 4 <= m->width; p += 4)
+                UNROLL for (int i = 0; i < 4; i++) {
+                    vec d = load(row + (p + i) * m->lanes + c) - middle;
+                    sum[i] += square ? d * d : d;
                 }
-                sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-                for (int64_t i = 0; i < V; i++) sums[c + i] += sum[0][i];
+            for (; p < m->width; p++) {
+                vec d = load(row + p * m->lanes + c) - middle;
+                sum[0] += square ? d * d : d;
             }
+            sum[0] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+            for (int64_t i = 0; i < V; i++) sums[c + i] += sum[0][i];
         }
+    }
+}
+
+/* The sums of images, added in their order. */
+static void NAME(added)(const double *of_images, int64_t lanes, int64_t start, int64_t images, double *sums) {
+    for (int64_t c = 0; c < lanes; c++) sums[c] = 0;
+    for (int64_t n = start; n < start + images; n++)
+        for (int64_t c = 0; c < lanes; c++) sums[c] += of_images[n * lanes + c];
+}
+
+/* The same over several images from `start` on, each by the member whose it is; of one alone by that member. x: of image 0. */
+static void NAME(moments)(const struct place *at, const struct map *m, const REAL *x, int64_t start, int64_t images,
+                          const REAL *centre, int square, double *sums) {
+    double *of_images = NAME(partial)(at, square);
+    if (images == 1) {
+        NAME(moment)(x + start * NAME(pixels)(m) * m->lanes, m, centre, square, sums);
+        return;
+    }
+    for (int64_t n = start; n < start + images; n++)
+        if (n >= at->from && n < at->to)
+            NAME(moment)(x + n * NAME(pixels)(m) * m->lanes, m, centre, square, of_images + n * m->lanes);
+    meet(at->team);
+    NAME(added)(of_images, m->lanes, start, images, sums);
 }
 
 /* Every channel's sum becomes that of its group. */
@@ -295,27 +343,29 @@ INLINE REAL *NAME(stats)(const struct place *at, const struct op *op, int64_t st
     return at->kept + op->stats + which * 2 * at->program->maps[op->x].lanes;
 }
 
-/* Mean and 1/√(variance + ε) a channel of `images` images from x on, into `mean` and `inverse`. */
-static void NAME(statistic)(const struct place *at, const struct op *op, const REAL *x, int64_t images, REAL *mean,
-                            REAL *inverse) {
+/* Mean and 1/√(variance + ε) a channel of `images` images from `start` on, into `mean` and `inverse`. x: of image 0. */
+static void NAME(statistic)(const struct place *at, const struct op *op, const REAL *x, int64_t start, int64_t images,
+                            REAL *mean, REAL *inverse) {
     const struct map *m = &at->program->maps[op->x];
     double sums[MOST_LANES], count = (double)images * m->height * m->width * op->group;
     REAL *running_mean = own(at->tensors, op->tensor[2], m->channels, at);
-    REAL *running_var = own(at->tensors, op->tensor[3], m->channels, at);
+    REAL *running_var = own(at->tensors, op->tensor[3], m->channels, at), *stats = NAME(stats)(at, op, start);
+    int keeps = start >= at->from && start < at->to;
     for (int64_t c = 0; c < m->lanes; c++) mean[c] = 0, inverse[c] = 0;
-    NAME(moment)(x, m, images, mean, 0, sums);
+    NAME(moments)(at, m, x, start, images, mean, 0, sums);
     NAME(of_groups)(sums, m->channels, op->group);
     for (int64_t c = 0; c < m->channels; c++) mean[c] = (REAL)(sums[c] / count);
-    NAME(moment)(x, m, images, mean, 1, sums);
+    NAME(moments)(at, m, x, start, images, mean, 1, sums);
     NAME(of_groups)(sums, m->channels, op->group);
     for (int64_t c = 0; c < m->channels; c++) {
         double var = sums[c] / count;
         inverse[c] = (REAL)(1 / sqrt(var + op->eps));
-        if (running_mean) {
+        if (running_mean && keeps) {
             running_mean[c] = (REAL)((1 - op->momentum) * running_mean[c] + op->momentum * mean[c]);
             running_var[c] = (REAL)((1 - op->momentum) * running_var[c] + op->momentum * (var * count / (count - 1)));
         }
     }
+    for (int64_t c = 0; keeps && c < m->lanes; c++) stats[c] = mean[c], stats[m->lanes + c] = inverse[c];
 }
 
 /* scale and shift of the images that share a statistic. mean, inverse: of it. */
@@ -342,12 +392,12 @@ static void NAME(point)(const struct place *at, const struct op *op) {
     int64_t span = op->norm == OWN ? op->span : at->count;
     for (int64_t start = 0; start < at->count; start += span) {
         int64_t images = at->count - start < span ? at->count - start : span;
-        const REAL *first = x + start * NAME(pixels)(m) * m->lanes;
+        int64_t begin = start > at->from ? start : at->from, end = start + images < at->to ? start + images : at->to;
         REAL mean[MOST_LANES], inverse[MOST_LANES];
+        if (begin >= end && (op->norm != OWN || images == 1)) continue; /* nothing of it is this member's */
         if (op->norm == OWN) {
-            REAL *stats = NAME(stats)(at, op, start);
-            NAME(statistic)(at, op, first, images, stats, stats + m->lanes);
-            NAME(scales)(at, op, stats, stats + m->lanes, scale, shift);
+            NAME(statistic)(at, op, x, start, images, mean, inverse);
+            NAME(scales)(at, op, mean, inverse, scale, shift);
         } else {
             const REAL *running_mean = own(at->tensors, op->tensor[2], m->channels, at);
             const REAL *running_var = own(at->tensors, op->tensor[3], m->channels, at);
@@ -356,7 +406,7 @@ static void NAME(point)(const struct place *at, const struct op *op) {
             NAME(scales)(at, op, mean, inverse, scale, shift);
         }
         for (int64_t c = 0; factor && c < m->lanes; c++) scale[c] *= *factor, shift[c] *= *factor;
-        for (int64_t n = start; n < start + images; n++)
+        for (int64_t n = begin; n < end; n++)
             for (int64_t h = 0; h < m->height; h++) {
                 int64_t row = NAME(pixel)(m, n, h, 0);
                 for (int64_t c = 0; c < m->lanes; c += V) {
@@ -373,55 +423,71 @@ static void NAME(point)(const struct place *at, const struct op *op) {
     }
 }
 
-/* The gradient by y is masked where it lies and handed to the shortcut; its sums a channel over these images are added up,
-   and those of its products with x − mean. */
-static void NAME(masked)(const struct place *at, const struct op *op, int64_t start, int64_t images, const REAL *mean,
-                         double *sums, double *products) {
+/* The gradient by y of image n is masked where it lies and handed to the shortcut; its sums a channel, and those of its
+   products with x − mean. */
+static void NAME(masked)(const struct place *at, const struct op *op, int64_t n, const REAL *mean, double *sums,
+                         double *products) {
     const struct map *m = &at->program->maps[op->x], *from = op->other < 0 ? 0 : &at->program->maps[op->other];
     const REAL *x = values(at, op->x), *y = values(at, op->y);
     REAL *g = gradient(at, op->y), *dother = from ? gradient(at, op->other) : 0;
-    for (int64_t n = start; n < start + images; n++)
-        for (int64_t h = 0; h < m->height; h++) {
-            int64_t row = NAME(pixel)(m, n, h, 0);
-            for (int64_t c = 0; c < m->lanes; c += V) {
-                vec sum = {0}, product = {0}, middle = load(mean + c);
-                int handed = from && op->add_other != SHARE && c < from->lanes;
-                REAL *there = handed ? (REAL *)NAME(shortcut)(dother, from, op, n, h) + c : 0;
-                for (int64_t p = 0; p < m->width; p++) {
-                    int64_t here = row + p * m->lanes + c;
-                    vec t = load(g + here);
-                    if (op->relu) {
-                        t = NAME(unless)(load(y + here) <= 0, t);
-                        store(g + here, t);
-                    }
-                    if (there) {
-                        REAL *to = there + p * op->stride * from->lanes;
-                        store(to, op->add_other == COPY ? t : load(to) + t);
-                    }
-                    sum += t;
-                    product += t * (load(x + here) - middle);
+    if (from && op->add_other == CLEAR) {
+        int64_t each = NAME(pixels)(from) * from->lanes;
+        memset(dother + n * each, 0, each * sizeof(REAL));
+    }
+    for (int64_t c = 0; c < m->lanes; c++) sums[c] = 0, products[c] = 0;
+    for (int64_t h = 0; h < m->height; h++) {
+        int64_t row = NAME(pixel)(m, n, h, 0);
+        for (int64_t c = 0; c < m->lanes; c += V) {
+            vec sum = {0}, product = {0}, middle = load(mean + c);
+            int handed = from && op->add_other != SHARE && c < from->lanes;
+            REAL *there = handed ? (REAL *)NAME(shortcut)(dother, from, op, n, h) + c : 0;
+            for (int64_t p = 0; p < m->width; p++) {
+                int64_t here = row + p * m->lanes + c;
+                vec t = load(g + here);
+                if (op->relu) {
+                    t = NAME(unless)(load(y + here) <= 0, t);
+                    store(g + here, t);
                 }
-                for (int64_t i = 0; i < V; i++) sums[c + i] += sum[i], products[c + i] += product[i];
+                if (there) {
+                    REAL *to = there + p * op->stride * from->lanes;
+                    store(to, op->add_other == COPY ? t : load(to) + t);
+                }
+                sum += t;
+                product += t * (load(x + here) - middle);
             }
+            for (int64_t i = 0; i < V; i++) sums[c + i] += sum[i], products[c + i] += product[i];
         }
+    }
 }
 
-/* How the gradient by x follows: k0·g + k1·(x − mean) + k2; and what γ, β and the factor get. inverse: 1/√(variance + ε),
-   NULL without a norm. count: values of a statistic. sums, products: of `masked`. */
-static void NAME(slopes)(const struct place *at, const struct op *op, const REAL *inverse, double count, double *sums,
-                         double *products, REAL *k0, REAL *k1, REAL *k2) {
+/* What γ, β and the factor get of images that share a statistic. inverse: 1/√(variance + ε), NULL without a norm. sums,
+   products: of `masked`. */
+static void NAME(totals)(const struct place *at, const struct op *op, const REAL *inverse, const double *sums,
+                         const double *products) {
     const struct map *m = &at->program->maps[op->x];
     const REAL *gamma = own(at->tensors, op->tensor[0], m->channels, at), *beta = own(at->tensors, op->tensor[1], m->channels, at);
     const REAL *factor = own(at->tensors, op->tensor[4], 1, at);
     double *totals = (double *)(at->scratch + op->sums), by = factor ? *factor : 1; /* of γ, of β, of the factor */
-    for (int64_t c = 0; c < m->lanes; c++) k0[c] = c < m->channels ? (REAL)by : 0, k1[c] = 0, k2[c] = 0;
     for (int64_t c = 0; c < m->channels && !inverse && factor; c++) totals[2 * m->lanes] += products[c];
-    if (!inverse) return;
-    for (int64_t c = 0; c < m->channels; c++) {
+    for (int64_t c = 0; c < m->channels && inverse; c++) {
         double scale = gamma ? gamma[c] : 1, xhat = products[c] * inverse[c]; /* Σ g·x̂ */
         if (factor) totals[2 * m->lanes] += scale * xhat + (beta ? sums[c] * beta[c] : 0);
         totals[c] += by * xhat, totals[m->lanes + c] += by * sums[c];
-        sums[c] *= by * scale, products[c] = by * scale * xhat;
+    }
+}
+
+/* How the gradient by x follows: k0·g + k1·(x − mean) + k2. count: values of a statistic. The sums and products become
+   others. */
+static void NAME(slopes)(const struct place *at, const struct op *op, const REAL *inverse, double count, double *sums,
+                         double *products, REAL *k0, REAL *k1, REAL *k2) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL *gamma = own(at->tensors, op->tensor[0], m->channels, at), *factor = own(at->tensors, op->tensor[4], 1, at);
+    double by = factor ? *factor : 1;
+    for (int64_t c = 0; c < m->lanes; c++) k0[c] = c < m->channels ? (REAL)by : 0, k1[c] = 0, k2[c] = 0;
+    if (!inverse) return;
+    for (int64_t c = 0; c < m->channels; c++) {
+        double scale = by * (gamma ? gamma[c] : 1);
+        sums[c] *= scale, products[c] *= scale * inverse[c];
     }
     NAME(of_groups)(sums, m->channels, op->group), NAME(of_groups)(products, m->channels, op->group);
     for (int64_t c = 0; c < m->channels; c++) {
@@ -431,35 +497,51 @@ static void NAME(slopes)(const struct place *at, const struct op *op, const REAL
     }
 }
 
-/* Backwards: the gradient by y, masked, becomes that by x. */
-static void NAME(point_back)(const struct place *at, const struct op *op) {
-    const struct map *m = &at->program->maps[op->x], *from = op->other < 0 ? 0 : &at->program->maps[op->other];
-    const REAL *x = values(at, op->x), *g = gradient(at, op->y), none[MOST_LANES] = {0};
-    REAL *dx = gradient(at, op->x), k0[MOST_LANES], k1[MOST_LANES], k2[MOST_LANES];
-    int64_t span = op->norm == OWN ? op->span : at->count;
-    if (from && op->add_other == CLEAR)
-        memset(gradient(at, op->other), 0, at->count * NAME(pixels)(from) * from->lanes * sizeof(REAL));
-    for (int64_t start = 0; start < at->count; start += span) {
-        int64_t images = at->count - start < span ? at->count - start : span;
-        const REAL *mean = op->norm == OWN ? NAME(stats)(at, op, start) : none;
-        double sums[MOST_LANES] = {0}, products[MOST_LANES] = {0};
-        NAME(masked)(at, op, start, images, mean, sums, products);
-        if (op->x == op->y) continue; /* without norm and factor that is all */
-        NAME(slopes)(at, op, op->norm == OWN ? mean + m->lanes : 0, (double)images * m->height * m->width * op->group, sums,
-                     products, k0, k1, k2);
-        for (int64_t n = start; n < start + images; n++)
-            for (int64_t h = 0; h < m->height; h++) {
-                int64_t row = NAME(pixel)(m, n, h, 0);
-                for (int64_t c = 0; c < m->lanes; c += V) {
-                    vec a0 = load(k0 + c), a1 = load(k1 + c), a2 = load(k2 + c), middle = load(mean + c);
-                    for (int64_t p = 0; p < m->width; p++) {
-                        int64_t here = row + p * m->lanes + c;
-                        vec t = a0 * load(g + here) + (a1 * (load(x + here) - middle) + a2);
-                        store(dx + here, op->add_x ? load(dx + here) + t : t);
-                    }
+/* The gradient by y of images begin … end becomes that by x. */
+static void NAME(followed)(const struct place *at, const struct op *op, int64_t begin, int64_t end, const REAL *mean,
+                           const REAL *k0, const REAL *k1, const REAL *k2) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL *x = values(at, op->x), *g = gradient(at, op->y);
+    REAL *dx = gradient(at, op->x);
+    for (int64_t n = begin; n < end; n++)
+        for (int64_t h = 0; h < m->height; h++) {
+            int64_t row = NAME(pixel)(m, n, h, 0);
+            for (int64_t c = 0; c < m->lanes; c += V) {
+                vec a0 = load(k0 + c), a1 = load(k1 + c), a2 = load(k2 + c), middle = load(mean + c);
+                for (int64_t p = 0; p < m->width; p++) {
+                    int64_t here = row + p * m->lanes + c;
+                    vec t = a0 * load(g + here) + (a1 * (load(x + here) - middle) + a2);
+                    store(dx + here, op->add_x ? load(dx + here) + t : t);
                 }
             }
+        }
+}
+
+/* Backwards: the gradient by y, masked, becomes that by x. */
+static void NAME(point_back)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x];
+    const REAL none[MOST_LANES] = {0};
+    REAL k0[MOST_LANES], k1[MOST_LANES], k2[MOST_LANES];
+    double *of_images = NAME(partial)(at, 0), *products_of = NAME(partial)(at, 1);
+    int64_t span = op->norm == OWN ? op->span : at->count;
+    int summed = op->norm == OWN || op->tensor[4] >= 0;
+    for (int64_t n = at->from; n < at->to; n++)
+        NAME(masked)(at, op, n, op->norm == OWN ? NAME(stats)(at, op, n / span * span) : none, of_images + n * m->lanes,
+                     products_of + n * m->lanes);
+    if (op->x == op->y) return; /* without norm and factor that is all */
+    if (summed) meet(at->team);
+    for (int64_t start = 0; start < at->count; start += span) {
+        int64_t images = at->count - start < span ? at->count - start : span;
+        int64_t begin = start > at->from ? start : at->from, end = start + images < at->to ? start + images : at->to;
+        const REAL *mean = op->norm == OWN ? NAME(stats)(at, op, start) : none, *inverse = op->norm == OWN ? mean + m->lanes : 0;
+        double sums[MOST_LANES], products[MOST_LANES];
+        if (begin >= end && at->member) continue;
+        if (summed) NAME(added)(of_images, m->lanes, start, images, sums), NAME(added)(products_of, m->lanes, start, images, products);
+        if (summed && !at->member) NAME(totals)(at, op, inverse, sums, products);
+        NAME(slopes)(at, op, inverse, (double)images * m->height * m->width * op->group, sums, products, k0, k1, k2);
+        NAME(followed)(at, op, begin, end, mean, k0, k1, k2);
     }
+    if (summed) meet(at->team); /* before the next one's sums */
 }
 
 /* After the last image: the gradients by γ, β and the factor. */
@@ -486,7 +568,7 @@ static void NAME(largest)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     const REAL *x = values(at, op->x);
     REAL *y = values(at, op->y);
-    for (int64_t n = 0; n < at->count; n++)
+    for (int64_t n = at->from; n < at->to; n++)
         for (int64_t h = 0; h < out->height; h++)
             for (int64_t p = 0; p < out->width; p++)
                 for (int64_t c = 0; c < out->lanes; c += V) {
@@ -507,8 +589,9 @@ static void NAME(largest_back)(const struct place *at, const struct op *op) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     const REAL *x = values(at, op->x), *y = values(at, op->y), *g = gradient(at, op->y);
     REAL *dx = gradient(at, op->x);
-    if (op->add_x == CLEAR) memset(dx, 0, at->count * NAME(pixels)(in) * in->lanes * sizeof(REAL));
-    for (int64_t n = 0; n < at->count; n++)
+    int64_t each = NAME(pixels)(in) * in->lanes;
+    if (op->add_x == CLEAR) memset(dx + at->from * each, 0, (at->to - at->from) * each * sizeof(REAL));
+    for (int64_t n = at->from; n < at->to; n++)
         for (int64_t h = 0; h < out->height; h++)
             for (int64_t p = 0; p < out->width; p++)
                 for (int64_t c = 0; c < out->lanes; c += V) {
@@ -525,8 +608,8 @@ static void NAME(largest_back)(const struct place *at, const struct op *op) {
 }
 
 /* Means over the 3×3 positions about each, those of the border counted: by itself the transposed too. */
-static void NAME(means)(const struct map *m, const REAL *x, REAL *y, int64_t images, int add) {
-    for (int64_t n = 0; n < images; n++)
+static void NAME(means)(const struct place *at, const struct map *m, const REAL *x, REAL *y, int add) {
+    for (int64_t n = at->from; n < at->to; n++)
         for (int64_t h = 0; h < m->height; h++)
             for (int64_t p = 0; p < m->width; p++)
                 for (int64_t c = 0; c < m->lanes; c += V) {
@@ -542,7 +625,7 @@ static void NAME(means)(const struct map *m, const REAL *x, REAL *y, int64_t ima
 static void NAME(put)(const struct place *at, const struct op *op, int backward) {
     const struct map *in = &at->program->maps[op->x], *out = &at->program->maps[op->y];
     REAL *x = backward ? gradient(at, op->x) : values(at, op->x), *y = backward ? gradient(at, op->y) : values(at, op->y);
-    for (int64_t n = 0; n < at->count; n++)
+    for (int64_t n = at->from; n < at->to; n++)
         for (int64_t h = 0; h < in->height; h++)
             for (int64_t p = 0; p < in->width; p++) {
                 REAL *a = x + NAME(pixel)(in, n, h, p), *b = y + NAME(pixel)(out, n, h, p) + op->pad;
@@ -555,19 +638,25 @@ static void NAME(put)(const struct place *at, const struct op *op, int backward)
 
 /* --- The borders: tensors N×(R·C)×H×W of the world outside, and averages N×(R·C) over their positions. --- */
 
+/* The channels of a position. apart: how far the tensor has them from each other. */
+INLINE void NAME(copy_channels)(const struct map *m, REAL *here, REAL *there, int64_t apart, int how) {
+    for (int64_t c = m->channels; how == INWARD && c < m->lanes; c++) here[c] = 0;
+    for (int64_t c = 0; c < m->channels; c++)
+        if (how == INWARD) here[c] = there[c * apart];
+        else if (how == ADDED) here[c] += there[c * apart];
+        else there[c * apart] = here[c];
+}
+
 static void NAME(copy)(const struct place *at, const struct map *m, REAL *map, REAL *tensor, const int64_t *strides, int how) {
     if (!tensor) return;
-    for (int64_t n = 0; n < at->count; n++)
+    for (int64_t n = at->from; n < at->to; n++)
         for (int64_t h = 0; h < m->height; h++)
             for (int64_t p = 0; p < m->width; p++) {
                 REAL *here = map + NAME(pixel)(m, n, h, p);
                 REAL *there = tensor + (at->first + n) * strides[0] + at->replicate * m->channels * strides[1] +
                               h * strides[2] + p * strides[3];
-                for (int64_t c = m->channels; how == INWARD && c < m->lanes; c++) here[c] = 0;
-                for (int64_t c = 0; c < m->channels; c++)
-                    if (how == INWARD) here[c] = there[c * strides[1]];
-                    else if (how == ADDED) here[c] += there[c * strides[1]];
-                    else there[c * strides[1]] = here[c];
+                if (strides[1] == 1) NAME(copy_channels)(m, here, there, 1, how);
+                else NAME(copy_channels)(m, here, there, strides[1], how);
             }
 }
 
@@ -582,8 +671,8 @@ static void NAME(average)(const struct place *at, const struct op *op) {
     const REAL *w = own(at->tensors, op->tensor[1], op->size * m->channels, at), *bias = own(at->tensors, op->tensor[2], op->size, at);
     REAL *to = at->tensors[op->tensor[0]], none[MOST_LANES] = {0};
     double sums[MOST_LANES];
-    for (int64_t n = 0; n < at->count; n++) {
-        NAME(moment)(values(at, op->x) + n * NAME(pixels)(m) * m->lanes, m, 1, none, 0, sums);
+    for (int64_t n = at->from; n < at->to; n++) {
+        NAME(moment)(values(at, op->x) + n * NAME(pixels)(m) * m->lanes, m, none, 0, sums);
         REAL *a = w ? NAME(averages)(at, op, n)
                     : to + ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
         for (int64_t c = 0; c < m->channels; c++) a[c] = (REAL)(sums[c] / (double)(m->height * m->width));
@@ -596,27 +685,39 @@ static void NAME(average)(const struct place *at, const struct op *op) {
     }
 }
 
-/* The linear layer's gradients, added to what the images before gave; returns those by the averages of image n, in `by`. */
+/* The linear layer's gradients, added to what the images before gave: of all images, for some of its results a member. */
+static void NAME(linear_weights)(const struct place *at, const struct op *op) {
+    const struct map *m = &at->program->maps[op->x];
+    REAL *dw = own(at->gradients, op->tensor[1], op->size * m->channels, at), *db = own(at->gradients, op->tensor[2], op->size, at);
+    const REAL *to = (const REAL *)at->gradients[op->tensor[0]] + at->replicate * at->program->images * op->size;
+    for (int64_t n = 0, turn = 0; n < at->count; n++, turn = 0) {
+        const REAL *a = NAME(averages)(at, op, n), *g = to + (at->first + n) * op->size;
+        int begins = at->first + n == 0;
+        for (int64_t k = 0; k < op->size; k++) {
+            if (!NAME(mine)(at, &turn)) continue;
+            for (int64_t c = 0; dw && c < m->channels; c++)
+                dw[k * m->channels + c] = (begins ? 0 : dw[k * m->channels + c]) + g[k] * a[c];
+            if (db) db[k] = (begins ? 0 : db[k]) + g[k];
+        }
+    }
+}
+
+/* Its gradients by the averages of image n, in `by`. */
 static const REAL *NAME(linear_back)(const struct place *at, const struct op *op, int64_t n, REAL *by) {
     const struct map *m = &at->program->maps[op->x];
-    const REAL *w = own(at->tensors, op->tensor[1], op->size * m->channels, at), *a = NAME(averages)(at, op, n);
-    REAL *dw = own(at->gradients, op->tensor[1], op->size * m->channels, at), *db = own(at->gradients, op->tensor[2], op->size, at);
+    const REAL *w = own(at->tensors, op->tensor[1], op->size * m->channels, at);
     const REAL *g = (const REAL *)at->gradients[op->tensor[0]] + (at->replicate * at->program->images + at->first + n) * op->size;
-    int begins = at->first + n == 0;
     for (int64_t c = 0; c < m->channels; c++) by[c] = 0;
-    for (int64_t k = 0; k < op->size; k++) {
+    for (int64_t k = 0; k < op->size; k++)
         for (int64_t c = 0; c < m->channels; c++) by[c] += g[k] * w[k * m->channels + c];
-        for (int64_t c = 0; dw && c < m->channels; c++)
-            dw[k * m->channels + c] = (begins ? 0 : dw[k * m->channels + c]) + g[k] * a[c];
-        if (db) db[k] = (begins ? 0 : db[k]) + g[k];
-    }
     return by;
 }
 
 static void NAME(average_back)(const struct place *at, const struct op *op) {
     const struct map *m = &at->program->maps[op->x];
     REAL *dx = gradient(at, op->x), each = (REAL)1 / (REAL)(m->height * m->width), by[MOST_LANES];
-    for (int64_t n = 0; n < at->count; n++) {
+    if (op->tensor[1] >= 0) NAME(linear_weights)(at, op);
+    for (int64_t n = at->from; n < at->to; n++) {
         const REAL *from = op->tensor[1] >= 0 ? NAME(linear_back)(at, op, n, by)
                                               : (const REAL *)at->gradients[op->tensor[0]] +
                                                     ((at->first + n) * at->program->replicates + at->replicate) * m->channels;
@@ -634,12 +735,10 @@ static void NAME(average_back)(const struct place *at, const struct op *op) {
 
 static void NAME(forward)(struct place *at) {
     const struct program *program = at->program;
-    for (int64_t i = 0; i < program->count; i++)
+    for (int64_t i = program->first; i < program->last; i++)
         if (program->ops[i].kind == CONV) NAME(pack)(at, &program->ops[i]);
-    for (at->first = 0; at->first < program->images; at->first += program->chunk) {
-        int64_t left = program->images - at->first;
-        at->count = left < program->chunk ? left : program->chunk;
-        for (int64_t i = 0; i < program->count; i++) {
+    for (int64_t first = 0; NAME(chunk)(at, first); first += program->chunk)
+        for (int64_t i = program->first; i < program->last; i++) {
             const struct op *op = &program->ops[i];
             const struct map *m = &program->maps[op->x];
             switch (op->kind) {
@@ -649,27 +748,24 @@ static void NAME(forward)(struct place *at) {
             case POINT: NAME(point)(at, op); break;
             case AVERAGE: NAME(average)(at, op); break;
             case LARGEST: NAME(largest)(at, op); break;
-            case MEANS: NAME(means)(m, values(at, op->x), values(at, op->y), at->count, 0); break;
+            case MEANS: NAME(means)(at, m, values(at, op->x), values(at, op->y), 0); break;
             case PUT: NAME(put)(at, op, 0); break;
             }
         }
-    }
 }
 
 static void NAME(backward)(struct place *at) {
     const struct program *program = at->program;
-    memset(at->scratch + program->sums, 0, program->sums_size * sizeof(REAL));
-    for (int64_t i = 0; i < program->count; i++)
+    if (at->member == 0) memset(at->scratch + program->sums, 0, program->sums_size * sizeof(REAL));
+    for (int64_t i = program->first; i < program->last; i++)
         if (program->ops[i].kind == CONV) NAME(pack_transposed)(at, &program->ops[i]);
-    for (at->first = 0; at->first < program->images; at->first += program->chunk) {
-        int64_t left = program->images - at->first;
-        at->count = left < program->chunk ? left : program->chunk;
-        for (int64_t i = program->count - 1; i >= 0; i--) {
+    for (int64_t first = 0; NAME(chunk)(at, first); first += program->chunk)
+        for (int64_t i = program->last - 1; i >= program->first; i--) {
             const struct op *op = &program->ops[i];
             const struct map *m = &program->maps[op->x];
             switch (op->kind) {
             case IMPORT:
-                if (op->needs_x) NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->strides, OUTWARD);
+                if (op->needs_x) NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->gradient_strides, OUTWARD);
                 break;
             case EXPORT:
                 NAME(copy)(at, m, gradient(at, op->x), at->gradients[op->tensor[0]], op->gradient_strides,
@@ -682,26 +778,26 @@ static void NAME(backward)(struct place *at) {
             case POINT: NAME(point_back)(at, op); break;
             case AVERAGE: NAME(average_back)(at, op); break;
             case LARGEST: NAME(largest_back)(at, op); break;
-            case MEANS: NAME(means)(m, gradient(at, op->y), gradient(at, op->x), at->count, op->add_x != COPY); break;
+            case MEANS: NAME(means)(at, m, gradient(at, op->y), gradient(at, op->x), op->add_x != COPY); break;
             case PUT: NAME(put)(at, op, 1); break;
             }
         }
-    }
-    for (int64_t i = 0; i < program->count; i++)
+    for (int64_t i = program->first; i < program->last; i++)
         if (program->ops[i].kind == CONV) NAME(unpack)(at, &program->ops[i]);
-        else if (program->ops[i].kind == POINT) NAME(point_end)(at, &program->ops[i]);
+        else if (program->ops[i].kind == POINT && at->member == 0) NAME(point_end)(at, &program->ops[i]);
 }
 
-static void *NAME(work)(void *argument) {
-    const struct worker *worker = argument;
+static void NAME(work)(const struct worker *worker) {
     const struct program *program = worker->program;
-    for (int64_t r = worker->number; r < program->replicates; r += worker->workers) {
-        struct place at = {program, worker->tensors, worker->gradients, (REAL *)worker->kept + r * program->kept_size,
-                           (REAL *)worker->scratch + worker->number * program->scratch_size, r, 0, 0};
+    for (int64_t r = worker->number; r < program->replicates; r += worker->teams) {
+        REAL *kept = (REAL *)worker->kept + r * program->kept_size;
+        REAL *scratch = program->scratch_size ? (REAL *)worker->scratch + worker->number * program->scratch_size : kept;
+        struct place at = {program, worker->tensors, worker->gradients, kept, scratch, r, 0, 0,
+                           worker->team, worker->member, 0, 0};
         if (worker->backward) NAME(backward)(&at);
         else NAME(forward)(&at);
+        meet(worker->team); /* before the team goes on to another replicate */
     }
-    return 0;
 }
 
 #undef vec

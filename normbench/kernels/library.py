@@ -110,7 +110,7 @@ def _compile(compiler: list[str], flags: Sequence[str], to: Path) -> str:
 def _loaded(path: Path) -> ctypes.CDLL:
     kernels = ctypes.CDLL(str(path))
     for function in (kernels.run_float, kernels.run_double):
-        function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 2
+        function.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3
         function.restype = None
     kernels.vector_bytes.restype = ctypes.c_int64
     return kernels

@@ -1,224 +1,34 @@
-"""From a network to a program for the kernels: which operations, on which maps, where in memory.
-
-A network is traced once. What of it the kernels know, from the images on, becomes operations: convolutions, and points,
-which are a normalization, a factor, a shortcut and an activation in one. The rest of the trace is left to torch. With
-the size of a batch the operations get their places in memory: a program.
-"""
+"""A program of the kernels: the operations of a traced network for batches of one shape, and their places in memory."""
 
 import ctypes
-import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
+from normbench.kernels.trace import (
+    AVERAGE,
+    BATCH,
+    CONV,
+    EXPORT,
+    IMPORT,
+    LARGEST,
+    MEANS,
+    MOST_LANES,
+    POINT,
+    PUT,
+    Operation,
+    Trace,
+    Unknown,
+)
 from normbench.norms.batch import BatchNorm, GhostBatchNorm
-from normbench.norms.plain import Concatenate, Conv2d, Dropout, Linear, PadShortcut, ResidualScalar
-from normbench.norms.sample import GroupNorm, InstanceNorm, LayerNorm
+from normbench.norms.plain import Conv2d
+from normbench.norms.sample import GroupNorm
 
-IMPORT, EXPORT, CONV, POINT, AVERAGE, LARGEST, MEANS, PUT = range(8)  # kinds of operations, as in kernels.c
 NONE, OWN, RUNNING = range(3)  # by which statistic a point normalizes
 COPY, ADD, CLEAR, SHARE = range(4)  # how a gradient is handed on; CLEAR: added to zeros; SHARE: it lies there already
 ALIGNED = 64  # bytes
-MOST_LANES = 1024
-BATCH = (BatchNorm, GhostBatchNorm)
-SAMPLE = (GroupNorm, LayerNorm, InstanceNorm)
-
-
-class Unknown(Exception):
-    """Something that the kernels do not do."""
-
-
-@dataclass(eq=False)
-class Operation:
-    """An operation on maps, which are numbers, before any size is known: from x, and a shortcut `other`, to y."""
-
-    kind: int
-    x: int
-    y: int = -1
-    other: int = -1
-    conv: Conv2d | None = None
-    norm: nn.Module | None = None
-    factor: ResidualScalar | None = None
-    pool: nn.MaxPool2d | None = None
-    linear: Linear | None = None
-    stride: int = 1
-    relu: bool = False
-    parts: tuple[int, ...] = ()  # of a concatenation, of which this one puts the `part`th in its place
-    part: int = 0
-
-
-@dataclass(frozen=True)
-class Padded:
-    """A map at every stride-th position, with further channels of zeros: for a sum alone."""
-
-    map: int
-    stride: int
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module, name):
-        return not isinstance(module, nn.Sequential) and not any(True for _ in module.children())
-
-
-class Trace:
-    """A network's operations, and the nodes after them that are torch's.
-
-    operations: in order. maps: how many. outputs: node → the operation that makes its tensor, of what torch goes on
-    from. rest: nodes. Raises Unknown where a convolution would be left to torch, and for a network without a trace.
-    """
-
-    def __init__(self, model: nn.Module):
-        try:
-            self.graph = _Tracer().trace(model)
-        except Exception as error:  # its forward decides by numbers, or does to them what only a tensor can
-            raise Unknown(f"torch.fx cannot trace the network: {type(error).__name__}") from None
-        self.modules = dict(model.named_modules())
-        self.operations, self.maps, self.outputs = [Operation(IMPORT, 0)], 1, {}
-        values: dict[fx.Node, object] = {}
-        nodes = iter(self.graph.nodes)
-        values[next(nodes)] = 0
-        self.shared: set[int] = set()  # maps that several nodes read, an identity's readers counted as theirs
-        self.rest = []
-        for node in nodes:
-            if not self.rest:
-                try:
-                    values[node] = self._value(node, values)
-                    if len(node.users) > 1:
-                        self.shared.add(values[node])
-                    continue
-                except Unknown:
-                    pass
-            self.rest.append(node)
-        if any(isinstance(self.modules.get(node.target), nn.Conv2d) for node in self.rest if node.op == "call_module"):
-            raise Unknown("a convolution after what only torch does")
-        for node in dict.fromkeys(source for one in self.rest for source in one.all_input_nodes if source in values):
-            self._output(node, values[node])
-
-    def _output(self, node, value) -> None:
-        if isinstance(value, Operation):
-            self.outputs[node] = value
-        elif isinstance(value, Padded):
-            raise Unknown("a padded shortcut that is not added")
-        else:
-            self.outputs[node] = Operation(EXPORT, value)
-            self.operations.append(self.outputs[node])
-
-    def _value(self, node, values):
-        """What a node makes: a map, a Padded, or the operation that averages. Raises Unknown."""
-        if node.op == "call_module":
-            if len(node.args) != 1 or node.kwargs:
-                raise Unknown(node)
-            module, [source] = self.modules[node.target], node.args
-            if type(module) is Concatenate:
-                return self._concatenation([values[one] for one in source])
-            x = values[source] if isinstance(source, fx.Node) else None
-            if isinstance(module, nn.Identity) or (isinstance(module, Dropout) and module.p == 0):
-                return x
-            if isinstance(module, Linear) and type(module).forward is Linear.forward and isinstance(x, Operation):
-                return self._classifier(x, module, source)
-            if not isinstance(x, int):
-                raise Unknown(node)
-            return self._module(module, x)
-        if node.op == "call_function" and node.target in (operator.add, torch.add) and not node.kwargs:
-            return self._sum(*(values[one] if isinstance(one, fx.Node) else None for one in node.args))
-        if node.op == "call_method" and node.target == "mean" and node.args[1:] == ((2, 3),) and not node.kwargs:
-            x = values[node.args[0]]
-            if isinstance(x, int):
-                return self._add(Operation(AVERAGE, x))
-        raise Unknown(node)
-
-    def _module(self, module, x: int):
-        kind = type(module)
-        if isinstance(module, Conv2d) and kind.forward is Conv2d.forward and _fits(module):
-            return self._add(Operation(CONV, x, self._map(), conv=module)).y
-        if kind in BATCH or kind in SAMPLE:
-            return self._add(Operation(POINT, x, self._map(), norm=module)).y
-        if kind is nn.MaxPool2d and _is_plain(module) and module.dilation == 1 and not module.return_indices:
-            return self._add(Operation(LARGEST, x, self._map(), pool=module)).y
-        if kind is nn.AvgPool2d and _is_plain(module) and _is_mean_of_nine(module):
-            return self._add(Operation(MEANS, x, self._map())).y
-        if kind is PadShortcut:
-            return Padded(x, module.stride)
-        if kind is ResidualScalar:
-            point = self._open(x) or self._add(Operation(POINT, x, self._map()))
-            point.factor = module
-            return self._apart(point)
-        if kind is nn.ReLU:
-            point = self._open(x, factor=True, other=True) or self._add(Operation(POINT, x, self._map()))
-            point.relu = True
-            return point.y
-        raise Unknown(module)
-
-    def _classifier(self, average: Operation, module: Linear, source):
-        if len(source.users) > 1 or average.linear is not None or module.out_features > MOST_LANES:
-            raise Unknown(module)
-        average.linear = module
-        return average
-
-    def _concatenation(self, parts: list) -> int:
-        if not all(isinstance(one, int) for one in parts):
-            raise Unknown("a concatenation")
-        y = self._map()
-        for part, x in enumerate(parts):
-            self._add(Operation(PUT, x, y, parts=tuple(parts), part=part))
-        return y
-
-    def _sum(self, *terms):
-        orders = [
-            (x, other) for x, other in (terms, terms[::-1]) if isinstance(x, int) and isinstance(other, int | Padded)
-        ]
-        if not orders:
-            raise Unknown("a sum")
-        for x, other in orders:
-            if x != other and (point := self._open(x, factor=True)):
-                break
-        else:
-            x, other = orders[0]
-            point = self._add(Operation(POINT, x, self._map()))
-        point.other, point.stride = (other.map, other.stride) if isinstance(other, Padded) else (other, 1)
-        self.operations.remove(point)  # nobody reads it before its sum: it may wait for what is added
-        self.operations.append(point)
-        return point.y
-
-    def _open(self, x: int, factor=False, other=False) -> Operation | None:
-        """The point that makes x, if it may do more; after a convolution a new one. factor, other: it may have."""
-        maker = next((one for one in reversed(self.operations) if one.y == x), None)
-        if x in self.shared or maker is None:
-            return None
-        if maker.kind == CONV:
-            return self._add(Operation(POINT, x, x))
-        closed = maker.relu or (maker.other >= 0 and not other) or (maker.factor is not None and not factor)
-        return None if maker.kind != POINT or closed else maker
-
-    def _apart(self, point: Operation) -> int:
-        """A point with a factor reads another map than it writes: its gradient needs what it read."""
-        if point.x == point.y:
-            point.y = self._map()
-        return point.y
-
-    def _map(self) -> int:
-        self.maps += 1
-        return self.maps - 1
-
-    def _add(self, operation: Operation) -> Operation:
-        self.operations.append(operation)
-        return operation
-
-
-def _fits(conv: Conv2d) -> bool:
-    size = conv.kernel_size[0]
-    same = conv.kernel_size == (size, size) and conv.padding == (size // 2, size // 2) and conv.dilation == (1, 1)
-    return same and size in (1, 3) and conv.stride in ((1, 1), (2, 2)) and conv.padding_mode == "zeros"
-
-
-def _is_plain(pool: nn.Module) -> bool:
-    return not pool.ceil_mode and all(isinstance(n, int) for n in (pool.kernel_size, pool.stride, pool.padding))
-
-
-def _is_mean_of_nine(pool: nn.AvgPool2d) -> bool:
-    whole = pool.count_include_pad and pool.divisor_override is None
-    return whole and (pool.kernel_size, pool.stride, pool.padding) == (3, 1, 1)
+IMAGES_A_MEMBER = 4  # of a chunk that several threads divide: fewer and they wait, more and they leave the cache
 
 
 class Map(ctypes.Structure):
@@ -248,8 +58,11 @@ class Layout(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("ops", "maps")),
-        *((name, ctypes.c_int64) for name in ("count", "replicates", "images", "chunk", "slots")),
-        *((name, ctypes.c_int64) for name in ("kept_size", "scratch_size", "sums", "sums_size")),
+        *((name, ctypes.c_int64) for name in ("first", "last", "replicates", "images", "chunk", "slots")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("kept_size", "scratch_size", "sums", "sums_size", "partials", "partials_size")
+        ),
     ]
 
 
@@ -264,73 +77,173 @@ class Area:
         return start
 
 
+@dataclass(eq=False)
+class Part:
+    """A stage of a program.
+
+    number: which. ops: first and last, in the program's. imports: what torch hands in, with its shape. outputs: what
+    it gets. sources: module and name of each tensor that the kernels read; a module's `filters` are what its method
+    gives. calls: torch's nodes after it. layout: what the kernels read; their list of tensors has imports, outputs,
+    sources, in that order.
+    """
+
+    number: int
+    ops: tuple[int, int]
+    imports: list[Operation]
+    outputs: list[Operation]
+    calls: list[fx.Node]
+    shapes: list[torch.Size] = field(default_factory=list)
+    sources: list[tuple[nn.Module, str]] = field(default_factory=list)
+    layout: Layout | None = None
+
+    def number_of(self, module: nn.Module, name: str) -> int:
+        """The number of a tensor: `module.name`, or what `module.filters()` gives."""
+        self.sources.append((module, name))
+        return len(self.imports) + len(self.outputs) + len(self.sources) - 1
+
+
 class Program:
     """The operations of a trace for batches of one shape, and their places in memory.
 
-    layout: what the kernels read. sources: module and name of each tensor that they read, after the input, which is
-    number 0, and before the outputs; a module's `filters` are what its method gives. kept, scratch: how many numbers
-    they need, of a replicate and of a thread. Raises Unknown.
+    parts: its stages. kept, scratch: how many numbers they need, of a replicate and of a team; where torch comes
+    between, all is kept, of the whole batch, since a thread does not go on with what it has begun. Raises Unknown.
     """
 
-    def __init__(self, trace: Trace, shape, replicates: int, itemsize: int, training: bool, lanes: int):
-        """shape: of the input, N×(R·C)×H×W. training: by own statistics, with gradients. lanes: numbers of a vector."""
+    def __init__(self, trace: Trace, shape, replicates: int, dtype, training: bool, lanes: int, members: int):
+        """shape: of the input, N×(R·C)×H×W. training: by own statistics, with gradients. lanes: numbers of a vector.
+
+        members: threads a replicate.
+        """
         self.images, channels, height, width = shape
         if not self.images:
             raise Unknown("an empty batch")
-        self.trace, self.replicates, self.training, self.lanes = trace, replicates, training, lanes
-        self.sources, self.numbers, self.doubles = [], {}, 8 // itemsize
+        self.trace, self.replicates, self.training, self.lanes, self.dtype = trace, replicates, training, lanes, dtype
+        self.doubles = 8 // dtype.itemsize
         spans = [_span(one.norm, self.images) for one in trace.operations if training and one.norm is not None]
-        self.chunk = max(spans, default=1)
+        whole = len(trace.stages) > 1
+        span = max(spans, default=1)
+        some = span if members == 1 else -(-IMAGES_A_MEMBER * members // span) * span
+        self.chunk = self.images if whole else min(some, self.images)
         self.slots = self.images if training else self.chunk
-        kept, scratch, sums = Area(itemsize), Area(itemsize), Area(itemsize)
+        kept = Area(dtype.itemsize)
+        scratch = kept if whole else Area(dtype.itemsize)
         channels //= replicates
         self.maps = (Map * trace.maps)()
         self.maps[0] = Map(channels=channels, lanes=channels, height=height, width=width)
         self.ops = (Op * len(trace.operations))()
-        for op, operation in zip(self.ops, trace.operations, strict=True):
-            self._describe(op, operation, kept, scratch, sums)
+        self.outside = {
+            node: trace.attribute(node).to("meta") for node in trace.attributes
+        }  # what torch has: its sizes
+        self.outside[trace.images] = torch.empty(shape, dtype=dtype, device="meta")
+        sums = self._describe_stages(kept, scratch)
         for one in self.maps:
             one.values = kept.take(self.slots * _image(one))
         if training:
             self._place_gradients(scratch)
-        start = scratch.size  # the sums lie after all else of a thread
-        for op in self.ops:
-            op.filter_gradients, op.bias_gradients, op.sums = (
-                start + place for place in (op.filter_gradients, op.bias_gradients, op.sums)
+        size = self.chunk * max(one.lanes for one in self.maps) * self.doubles  # of the sums of each image
+        partials = scratch.take(2 * size)
+        self.kept, self.scratch = kept.size, 0 if whole else scratch.size
+        for part, place in zip(self.parts, sums, strict=True):
+            part.layout = Layout(
+                ctypes.addressof(self.ops),
+                ctypes.addressof(self.maps),
+                *(*part.ops, replicates, self.images, self.chunk, self.slots),
+                *(self.kept, self.scratch, *place, partials, size),
             )
-        self.kept, self.scratch = kept.size, start + sums.size
-        for number, operation in enumerate(trace.outputs.values(), 1 + len(self.sources)):
-            self.ops[trace.operations.index(operation)].tensor[0] = number
-        self.layout = Layout(
-            ctypes.addressof(self.ops),
-            ctypes.addressof(self.maps),
-            *(len(self.ops), replicates, self.images, self.chunk, self.slots),
-            *(self.kept, self.scratch, start, sums.size),
-        )
 
-    def _describe(self, op: Op, one: Operation, kept: Area, scratch: Area, sums: Area) -> None:
+    def _describe_stages(self, kept: Area, scratch: Area) -> list[tuple[int, int]]:
+        """The operations without the places of maps; and where in scratch each part has its sums, and how many."""
+        self.parts, found, first = [], [], 0
+        outputs = set(self.trace.outputs.values())
+        for stage in self.trace.stages:
+            last, sums = first + len(stage.operations), Area(self.dtype.itemsize)
+            part = Part(
+                len(self.parts),
+                (first, last),
+                [one for one in stage.operations if one.kind == IMPORT],
+                [one for one in stage.operations if one in outputs],
+                stage.calls,
+            )
+            self.parts.append(part)
+            for op, operation in zip(self.ops[first:last], stage.operations, strict=True):
+                self._describe(op, operation, part, kept, scratch, sums)
+            found.append((scratch.take(sums.size), sums.size))
+            for op in self.ops[first:last]:
+                op.filter_gradients += found[-1][0]
+                op.bias_gradients += found[-1][0]
+                op.sums += found[-1][0]
+            self._call(stage, part)
+            first = last
+        return found
+
+    def _call(self, stage, part: Part) -> None:
+        """The sizes of what torch makes before the next stage, which may read it."""
+        if stage is self.trace.stages[-1]:
+            return
+        for node, one in self.trace.outputs.items():
+            if one in part.outputs:
+                self.outside[node] = torch.empty(self.size_of(one), dtype=self.dtype, device="meta")
+        for node in stage.calls:
+            try:
+                with torch.no_grad():
+                    self.outside[node] = self.trace.execute(node, self.outside, _without_numbers)
+            except Exception as error:  # what a user's layer may say to tensors without numbers
+                raise Unknown(f"{node} has sizes that only it knows: {type(error).__name__}") from None
+
+    def size_of(self, one: Operation) -> tuple[int, ...]:
+        """Of an output."""
+        m = self.maps[one.x]
+        if one.linear is not None:
+            return self.replicates, self.images, one.linear.out_features
+        each = (m.height, m.width) if one.kind == EXPORT else ()
+        return self.images, self.replicates * m.channels, *each
+
+    def _describe(self, op: Op, one: Operation, part: Part, kept: Area, scratch: Area, sums: Area) -> None:
         """An operation without the places of maps; and the size of the map that it makes."""
-        x = self.maps[one.x]
         op.kind, op.x, op.y, op.other, op.stride, op.relu = one.kind, one.x, one.y, one.other, one.stride, one.relu
         op.tensor[:] = [-1] * 5
         op.needs_x = one.x > 0
         if one.kind == IMPORT:
-            op.tensor[0] = 0
+            self._import(op, one, part)
+        x = self.maps[one.x]
+        if one.kind in (EXPORT, AVERAGE):
+            if one not in part.outputs:
+                raise Unknown("an average that nothing reads")
+            op.tensor[0] = len(part.imports) + part.outputs.index(one)
         if one.linear is not None:
             op.size, op.stats = one.linear.out_features, kept.take(self.slots * x.lanes)
-            op.tensor[1], op.tensor[2] = self._number(one.linear, "filters"), self._number(one.linear, "bias")
+            op.tensor[1], op.tensor[2] = (part.number_of(one.linear, name) for name in ("filters", "bias"))
         if one.kind in (LARGEST, MEANS, PUT):
             self._pool(op, one, x)
         if one.kind == CONV:
-            self._convolution(op, one.conv, x, scratch, sums)
+            self._convolution(op, one.conv, x, part, scratch, sums)
         if one.kind == POINT:
             if one.y != one.x:
                 self.maps[one.y] = Map(channels=x.channels, lanes=x.lanes, height=x.height, width=x.width)
-            self._point(op, one, x, kept, sums)
+            self._point(op, one, x, part, kept, sums)
+
+    def _import(self, op: Op, one: Operation, part: Part) -> None:
+        """A map of what torch has."""
+        tensor = self.outside[one.node]
+        if not torch.is_tensor(tensor) or tensor.dim() != 4 or tensor.dtype != self.dtype:
+            raise Unknown(f"{one.node} is no map")
+        images, channels, height, width = tensor.shape
+        if images != self.images or channels % self.replicates:
+            raise Unknown(f"{one.node} has no replicates side by side")
+        op.tensor[0] = len(part.shapes)
+        part.shapes.append(tensor.shape)
+        if one.x > 0:
+            channels //= self.replicates
+            lanes = self._lanes(channels)
+            self.maps[one.x] = Map(channels=channels, lanes=lanes, height=height, width=width)
+
+    def _lanes(self, channels: int) -> int:
+        lanes = -(-channels // self.lanes) * self.lanes
+        if lanes > MOST_LANES:
+            raise Unknown(f"{channels} channels")
+        return lanes
 
     def _pool(self, op: Op, one: Operation, x: Map) -> None:
-        if one.x == 0:
-            raise Unknown("a pooling of images")
         height, width, channels = x.height, x.width, x.channels
         if one.kind == LARGEST:
             op.size, op.stride, op.pad = one.pool.kernel_size, one.pool.stride, one.pool.padding
@@ -338,18 +251,15 @@ class Program:
         if one.kind == PUT:
             each = [self.maps[part].channels for part in one.parts]
             channels, op.pad = sum(each), sum(each[: one.part])
-        if min(height, width) < 1 or channels > MOST_LANES:
-            raise Unknown("a map without places, or with too many channels")
-        lanes = -(-channels // self.lanes) * self.lanes
-        self.maps[one.y] = Map(channels=channels, lanes=lanes, height=height, width=width)
+        if min(height, width) < 1:
+            raise Unknown("a map without places")
+        self.maps[one.y] = Map(channels=channels, lanes=self._lanes(channels), height=height, width=width)
 
-    def _convolution(self, op: Op, conv: Conv2d, x: Map, scratch: Area, sums: Area) -> None:
+    def _convolution(self, op: Op, conv: Conv2d, x: Map, part: Part, scratch: Area, sums: Area) -> None:
         if conv.groups != self.replicates or conv.in_channels != self.replicates * x.channels:
             raise Unknown("groups of a convolution")
         channels, [op.size, _], [op.stride, _] = conv.out_channels // self.replicates, conv.kernel_size, conv.stride
-        lanes = -(-channels // self.lanes) * self.lanes
-        if lanes > MOST_LANES or x.lanes > MOST_LANES:
-            raise Unknown(f"{channels} channels")
+        lanes = self._lanes(channels)
         self.maps[op.y] = Map(
             channels=channels, lanes=lanes, height=-(-x.height // op.stride), width=-(-x.width // op.stride)
         )
@@ -357,17 +267,16 @@ class Program:
         # Places of their own: what lies beyond the channels stays zero in each order.
         op.filters, op.transposed = scratch.take(filters), scratch.take(filters)
         depth = -(-op.size * x.lanes // self.lanes) * self.lanes
-        op.filter_gradients, op.tensor[0] = sums.take(lanes * op.size * depth), self._number(conv, "filters")
+        op.filter_gradients, op.tensor[0] = sums.take(lanes * op.size * depth), part.number_of(conv, "filters")
         if conv.bias is not None:
-            op.bias, op.bias_gradients, op.tensor[1] = scratch.take(lanes), sums.take(lanes), self._number(conv, "bias")
+            op.bias, op.bias_gradients = scratch.take(lanes), sums.take(lanes)
+            op.tensor[1] = part.number_of(conv, "bias")
 
-    def _point(self, op: Op, one: Operation, x: Map, kept: Area, sums: Area) -> None:
+    def _point(self, op: Op, one: Operation, x: Map, part: Part, kept: Area, sums: Area) -> None:
         norm = one.norm
-        if 0 in (one.x, one.other):
-            raise Unknown("a normalization of images")
         op.sums = sums.take((2 * x.lanes + 1) * self.doubles)
         if one.factor is not None:
-            op.tensor[4] = self._number(one.factor, "scale")
+            op.tensor[4] = part.number_of(one.factor, "scale")
         if one.other >= 0:
             other = self.maps[one.other]
             if (-(-other.height // one.stride), -(-other.width // one.stride)) != (x.height, x.width):
@@ -377,7 +286,7 @@ class Program:
         names = ["weight", "bias"] + ["running_mean", "running_var"] * isinstance(norm, BATCH)
         for place, name in enumerate(names):
             if getattr(norm, name) is not None:
-                op.tensor[place] = self._number(norm, name)
+                op.tensor[place] = part.number_of(norm, name)
         op.eps, op.group = norm.eps, _group(norm, x.channels)
         if isinstance(norm, BATCH):
             op.norm, op.momentum = OWN if self.training else RUNNING, norm.momentum
@@ -388,14 +297,6 @@ class Program:
             if min(op.span, self.images % op.span or op.span) * x.height * x.width * op.group < 2:
                 raise Unknown("a statistic of a single value")
             op.stats = kept.take(-(-self.slots // op.span) * 2 * x.lanes)
-
-    def _number(self, module: nn.Module, name: str) -> int:
-        """The number of a tensor: `module.name`, or what `module.filters()` gives."""
-        key = id(module), name
-        if key not in self.numbers:
-            self.sources.append((module, name))
-            self.numbers[key] = len(self.sources)
-        return self.numbers[key]
 
     def _place_gradients(self, scratch: Area) -> None:
         """From the last operation to the first: where the gradient by each map lies for as long as it is needed."""
@@ -419,12 +320,13 @@ class Program:
 
         for number in reversed(range(len(self.ops))):
             op = self.ops[number]
-            made = -1 if op.kind in (IMPORT, EXPORT, AVERAGE) else op.y
+            made = -1 if op.kind in (EXPORT, AVERAGE) else (op.x or -1) if op.kind == IMPORT else op.y
             if made >= 0 and made not in there:
                 raise Unknown("a map that nothing reads")
             if op.kind == POINT and op.other > 0:
                 # The gradient by y is the shortcut's too. It may stay where it is if nobody needs it for anything else.
-                soon = op.x != op.y or (self.ops[number - 1].kind, self.ops[number - 1].y) == (CONV, op.y)
+                before = self.ops[number - 1]
+                soon = op.x != op.y or op.y == (before.x if before.kind == IMPORT else before.y)
                 same = size(op.other) == size(op.y) and op.stride == 1 and op.other not in (op.x, *there)
                 if soon and same:
                     op.add_other, self.maps[op.other].gradient = SHARE, self.maps[op.y].gradient
@@ -432,9 +334,9 @@ class Program:
                     lent.add(op.y)
                 else:
                     op.add_other = hand(op.other, op.stride == 1)
-            if op.kind in (EXPORT, AVERAGE) or (made >= 0 and op.x not in (0, op.y)):
+            if op.kind != IMPORT and (made < 0 or op.x not in (0, op.y)):
                 op.add_x = hand(op.x, op.kind != LARGEST)
-            if made >= 0 and made != op.x and self.trace.operations[number].part == 0:
+            if made >= 0 and (made != op.x or op.kind == IMPORT) and self.trace.operations[number].part == 0:
                 there.discard(made)
                 if made not in lent:
                     free.setdefault(size(made), []).append(self.maps[made].gradient)
@@ -455,3 +357,18 @@ def _span(norm: nn.Module, images: int) -> int:
 def _group(norm: nn.Module, channels: int) -> int:
     """How many channels share a statistic."""
     return channels // norm.num_groups if isinstance(norm, GroupNorm) else 1
+
+
+def _without_numbers(module: nn.Module):
+    """What a layer does in evaluation to tensors that have sizes alone: it draws nothing, and no average moves."""
+
+    def call(*arguments, **named):
+        tensors = {name: one.to("meta") for name, one in (*module.named_parameters(), *module.named_buffers())}
+        training = module.training
+        module.training = False
+        try:
+            return torch.func.functional_call(module, tensors, arguments, named)
+        finally:
+            module.training = training
+
+    return call

@@ -5,8 +5,8 @@ changes, on the same batch, when the layers before it have taken their step and 
 is a convolution or linear layer with what normalizes and shifts its output, shortcuts' own left out of the count.
 
 As distributions: what a unit, a channel at the middle of the map, gives for the same training images as training goes
-on. After its norm, what goes into the activation, and before it: the first two moments after it are those that γ and β
-say, whatever came before.
+on (Ioffe & Szegedy 2015, arXiv 1502.03167, §4.1). After its norm, what goes into the activation, and before it: the
+first two moments after it are those that γ and β say, whatever came before.
 """
 
 import time
@@ -24,19 +24,20 @@ from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
 
 PLACES = ("after", "before")  # the norm
+ENDS = ("", "_before")  # of the names of outcomes and columns there
 DIGITS = 6  # significant ones, of a row
 
 
 def check(config, processes: int) -> None:
     """Raises InputError as a training would, and for numbers that cannot be."""
     check_network(config, processes)
-    require_least(config, every=1, images=2)
+    require_least(config, every=1, images=2, units=1)
     if config.measure.layers < 0 or config.measure.layers == 1:
         raise InputError("measure.layers", config.measure.layers, "must be an integer ≥ 2, or 0 for none")
 
 
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
-    """Train, and look every so many steps. An entry a seed; and a row a layer that is looked at, step and seed."""
+    """Train, and look every so many steps. An entry a seed; and a row a layer or unit, step and seed."""
     started, every = time.perf_counter(), config.measure.every
     plan = configured_plan(config, task)
     session.begin(task.seeds, plan.steps, 0, images=config.batch_size * len(task.seeds), epochs=config.epochs)
@@ -52,13 +53,19 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
             earlier = gradients.weights()
     told = [gradients.told(index) | values.told(index) for index in range(len(task.seeds))]
     told = [{outcome.name: one.get(outcome.name) for outcome in SHIFT} for one in told]
+    for split in ("val", "test"):
+        found = task.scores(network, split, lambda: session.poll(lambda: None))
+        for one, score in zip(told, found, strict=True):
+            one[f"{split}_acc"] = score["acc"]
+    chance = task.lost_scores()["acc"]
+    lost = dict.fromkeys(told[0]) | {"val_acc": chance, "test_acc": chance}
     rows = [
         {"seed": seed} | row
         for index, seed in enumerate(task.seeds)
         if not network.lost[index]
-        for row in gradients.rows(index) + values.rows(index)
+        for row in gradients.rows(index) + values.rows(index) + values.unit_rows(index, config.measure.units)
     ]
-    return entries_of(network, told, started), rows
+    return entries_of(network, told, started, lost), rows
 
 
 # --- As gradients see it. ---------------------------------------------------------------------------------------------
@@ -217,7 +224,7 @@ class Values:
     def told(self, index: int) -> dict[str, float | None]:
         """The outcomes of a replicate: medians over the units of the last layer, and means over units and times."""
         told = {}
-        for place, end in zip(PLACES, ("", "_before"), strict=True):
+        for place, end in zip(PLACES, ENDS, strict=True):
             drifts, ratios = drift(torch.stack(self.percentiles[place])[:, :, index])
             told[f"drift{end}"], told[f"width_ratio{end}"] = _median(drifts), _median(ratios)
             if self.distances[place]:
@@ -225,17 +232,27 @@ class Values:
         return told
 
     def rows(self, index: int) -> list[dict]:
-        """A row a layer and time: the distances to the time before, and of the last layer the percentiles of a unit."""
+        """A row a layer and time but the first: the distances to the time before."""
+        rows = []
+        for number, step in enumerate(self.steps[1:]):
+            for layer, place in enumerate(self.places):
+                both = [self.distances[where][number][layer, index].item() for where in PLACES]
+                told = dict(zip(("distance", "distance_before"), _rounded(both), strict=True))
+                rows.append({"step": step, "layer": place + 1} | told)
+        return rows
+
+    def unit_rows(self, index: int, count: int) -> list[dict]:
+        """A row a unit of the last layer and time: its percentiles. Of so many units, the most typical first: those
+        whose median wanders most nearly as far as that of the median unit."""
+        drifts, _ = drift(torch.stack(self.percentiles["after"])[:, :, index])
+        units = (drifts - drifts.nanmedian()).abs().nan_to_num(torch.inf).argsort(stable=True)[:count].tolist()
         rows = []
         for number, step in enumerate(self.steps):
-            for layer, place in enumerate(self.places):
-                row = {"step": step, "layer": place + 1}
-                if number:
-                    both = [self.distances[place][number - 1][layer, index].item() for place in PLACES]
-                    row |= dict(zip(("distance", "distance_before"), _rounded(both), strict=True))
-                if layer == len(self.places) - 1:
-                    unit = self.percentiles["after"][number][:, index, 0].tolist()
-                    row |= dict(zip((f"p{share}" for share in PERCENTILES), _rounded(unit), strict=True))
+            for unit in units:
+                row = {"step": step, "layer": self.places[-1] + 1, "unit": unit}
+                for where, end in zip(PLACES, ENDS, strict=True):
+                    shares = _rounded(self.percentiles[where][number][:, index, unit].tolist())
+                    row |= dict(zip((f"p{share}{end}" for share in PERCENTILES), shares, strict=True))
                 rows.append(row)
         return rows
 

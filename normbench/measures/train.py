@@ -48,6 +48,8 @@ def train(config, task, session) -> tuple[list[dict], list[dict]]:
     entries = training.entries()
     right, took = plain(task, network, entries, poll, training.clock)
     session.correct(entries, right)
+    if config.evaluation.train:
+        on_training_images(task, network, entries, poll)
     if VIEWS[config.augment.tta] is not None:
         session.correct(entries, averaged(config, task, network, entries, poll, training.clock, right, took), "_tta")
     if config.evaluation.precise_images and has_running_statistics(network.model):
@@ -152,12 +154,17 @@ class Training:
 
     def entries(self) -> list[dict]:
         """An entry of result.json a replicate, as far as training alone tells."""
-        target, entries = self.config.evaluation.target_acc, []
+        target, early, entries = self.config.evaluation.target_acc, self.config.evaluation.early_acc, []
         for seed in self.task.seeds:
             epoch = self.diverged.get(seed)
             entry = {"seed": seed, "status": "finished" if epoch is None else "diverged", "diverged_epoch": epoch}
+            mine = [row for row in self.rows if row["seed"] == seed]
+            if early is not None:
+                # At the first validation from that share of training on; at chance where it has diverged.
+                there = [row["val_acc"] for row in mine if row["step"] >= early * self.plan.steps]
+                lost = epoch is not None and not there[1:]  # its last row is the one in which it was lost
+                entry["val_acc_early"] = self.task.lost_scores()["acc"] if lost else there[0]
             if target is not None:
-                mine = [row for row in self.rows if row["seed"] == seed]
                 reached = [row["step"] for row in mine if row["val_acc"] >= target]
                 # Right-censored where it never was.
                 entry |= {"steps_to_target": min(reached, default=self.plan.steps), "target_reached": bool(reached)}
@@ -178,6 +185,13 @@ def plain(task, network, entries, poll, clock, suffix="", views=None) -> tuple[l
             told = task.lost_scores() if entry["status"] == "diverged" else found
             entry |= {f"{split}_{key}{suffix}": value for key, value in told.items() if key != "right"}
     return [found["right"] for found in scores], took
+
+
+def on_training_images(task, network, entries, poll) -> None:
+    """The accuracy on the training images in evaluation mode, and by how much it exceeds that on the test images."""
+    for entry, found in zip(entries, task.scores(network, "train", poll), strict=True):
+        told = task.lost_scores() if entry["status"] == "diverged" else found
+        entry |= {"train_acc_eval": told["acc"], "gap": told["acc"] - entry["test_acc"]}
 
 
 def averaged(config, task, network, entries, poll, clock, right, took) -> list[torch.Tensor]:

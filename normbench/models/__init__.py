@@ -14,12 +14,14 @@ from torch import nn
 from normbench.errors import InputError, choices_text
 from normbench.models.conv4 import Conv4
 from normbench.models.inception import Inception
+from normbench.models.lstm import LSTM
 from normbench.models.mlp import MLP
 from normbench.models.resnet import CifarResNet, PreactResNet, ResNet18
 from normbench.models.uniform import Uniform
 from normbench.models.vgg import VGG
+from normbench.models.vit import ViT
 from normbench.norms.factory import Layers
-from normbench.norms.plain import Conv2d, Linear
+from normbench.norms.plain import Filters
 
 __all__ = ["MODELS", "bare_model", "build_model", "draw_weights", "stack_states", "take_replicate"]
 
@@ -30,6 +32,8 @@ MODELS: dict[str, Callable] = {
     "conv4": Conv4,
     "inception": Inception,
     "vgg": VGG,
+    "vit": ViT,
+    "lstm": LSTM,
     "mlp": MLP,
     "uniform": Uniform,
 }
@@ -78,25 +82,20 @@ def _gain(activation: str) -> float:
 
 
 def draw_weights(model: nn.Module, generators, gain: float = math.sqrt(2)) -> None:
-    """Draw every weight of every replicate from its own generator.
+    """Draw every weight of every replicate from its own generator, as its layer says: see `draw` of Conv2d and Linear.
 
-    Convolutions: normal, standard deviation gain/√fan_in. Linear: uniform ±1/√fan_in. Biases 0, norms at their start.
-    Only these weights are drawn, in the order of the modules: the same seed starts every method from the same filters.
+    Biases 0, norms at their start. Only these weights are drawn, in the order of the modules: the same seed starts
+    every method from the same filters.
     """
-    layers = [module for module in model.modules() if isinstance(module, Conv2d | Linear)]
+    layers = [module for module in model.modules() if isinstance(module, Filters)]
     parts = {id(layer): [] for layer in layers}
     for generator in generators:
         for layer in layers:
             shape = (layer.weight.shape[0] // len(generators), *layer.weight.shape[1:])
-            if isinstance(layer, Linear):
-                bound = 1 / math.sqrt(layer.in_features)
-                weight = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            else:
-                weight = torch.empty(shape).normal_(0, gain / math.sqrt(math.prod(shape[1:])), generator=generator)
-            parts[id(layer)].append(weight)
+            parts[id(layer)].append(layer.draw(torch.empty(shape), generator, gain))
     for layer in layers:
         layer.set_filters(torch.cat(parts[id(layer)]))
-        if layer.bias is not None:
+        if getattr(layer, "bias", None) is not None:
             nn.init.zeros_(layer.bias)
 
 

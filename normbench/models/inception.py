@@ -34,7 +34,8 @@ class Inception(nn.Module):
     """A 3×3 stem, three stages of two inception blocks with max pooling between them, global average, classifier.
 
     width: channels of a branch in the first stage (a block has four); the next stages have 2× and 4× as many.
-    norm_position: before or after a convolution's activation.
+    norm_position: before or after a convolution's activation. lrn: local response normalization after the stem and
+    after the first pooling.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Inception(nn.Module):
         layers,
         *,
         width: int = 16,
+        lrn: bool = False,
         norm_position: str = "before",
         num_classes: int = 10,
         dropout: float = 0.0,
@@ -50,11 +52,17 @@ class Inception(nn.Module):
         layers.require_no_residual("inception")
         how = {"norm_position": norm_position}
         stages, in_channels = [], 2 * width
-        self.stem = nn.Sequential(*layers.conv_norm_act(3, in_channels, 3, **how))
+
+        def response():
+            return [layers.local_response()] if lrn else []
+
+        self.stem = nn.Sequential(*layers.conv_norm_act(3, in_channels, 3, **how), *response())
         for stage in range(3):
             channels = 4 * width * 2**stage
             if stage > 0:
-                stages.append(nn.MaxPool2d(3, stride=2, padding=1))
+                pool = nn.MaxPool2d(3, stride=2, padding=1)
+                # As one module: the names of the blocks' parameters stay what they are without it.
+                stages.append(nn.Sequential(pool, *response()) if stage == 1 and lrn else pool)
             for _ in range(2):
                 stages.append(InceptionBlock(layers, in_channels, channels, **how))
                 in_channels = channels

@@ -24,9 +24,17 @@ class BatchNorm(Norm):
     """
 
     def __init__(
-        self, num_features: int, replicates: int = 1, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
+        self,
+        num_features: int,
+        replicates: int = 1,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
     ):
-        super().__init__(num_features, replicates, eps, affine)
+        super().__init__(num_features, replicates, eps, affine, scale, shift)
         if not 0 <= momentum <= 1:
             raise InputError("momentum", momentum, "must lie between 0 and 1: the weight of the new batch")
         self.momentum = momentum
@@ -107,12 +115,14 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     affine: bool = True,
+    scale: bool = True,
+    shift: bool = True,
     detach_statistics: bool = False,
     statistics: str = "batch",
     running_from: float = 0.8,
 ):
     """The layer of norm=batch: BatchNorm, or one whose statistics are constants. Raises InputError."""
-    options = {"momentum": momentum, "eps": eps, "affine": affine}
+    options = {"momentum": momentum, "eps": eps, "affine": affine, "scale": scale, "shift": shift}
     if statistics not in STATISTICS:
         raise InputError("statistics", statistics, choices_text(statistics, STATISTICS))
     if not 0 <= running_from <= 1:
@@ -146,8 +156,11 @@ class GhostBatchNorm(BatchNorm):
         eps: float = 1e-5,
         momentum: float = 0.1,
         affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
     ):
-        super().__init__(num_features, replicates, eps=eps, momentum=momentum, affine=affine)
+        learned = {"affine": affine, "scale": scale, "shift": shift}
+        super().__init__(num_features, replicates, eps=eps, momentum=momentum, **learned)
         if ghost_size < 1:
             raise InputError("ghost_size", ghost_size, "must be an integer ≥ 1")
         self.ghost_size = ghost_size

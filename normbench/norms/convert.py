@@ -130,7 +130,7 @@ def _in_place_of(old: _BatchNorm, path, norm, method, options):
         raise _refusal(norm, old, path, "stands beside filters that the method does not normalize: Conv2d's alone")
     if isinstance(new, BatchNorm) and old.running_mean is None:
         raise _refusal(norm, old, path, "has no running averages and evaluates by the batch, which the method does not")
-    if old.bias is None and "affine" not in options and getattr(new, "bias", None) is not None:
+    if old.bias is None and not {"affine", "shift"} & options.keys() and getattr(new, "bias", None) is not None:
         new.bias = None
     return new
 

@@ -7,7 +7,7 @@ from torch import nn
 from normbench.config.keys import NORM_POSITIONS
 from normbench.errors import InputError, choices_text
 from normbench.norms.methods import get_method, require_options
-from normbench.norms.plain import Concatenate, Dropout
+from normbench.norms.plain import Concatenate, Conv2d, Dropout, Linear, LocalResponse
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.ReLU,
@@ -100,8 +100,13 @@ class Layers:
         """From a shortcut and a branch to their sum, in block `block`, counted from 0, of `blocks`."""
         return self._build(self.method.residual_sum, block, blocks, self.replicates)
 
-    def linear(self, in_features, out_features):
-        return self._build(self.method.linear, in_features, out_features, replicates=self.replicates)
+    def norm(self, num_channels):
+        """The method's norm alone, for a model that has its own place for it."""
+        return self._norm(num_channels)
+
+    def linear(self, in_features, out_features, **options):
+        """A linear layer. options: bias=False for one without."""
+        return self._build(self.method.linear, in_features, out_features, replicates=self.replicates, **options)
 
     def act(self):
         return ACTIVATIONS[self.activation]()
@@ -115,6 +120,9 @@ class Layers:
     def concatenate(self):
         return Concatenate(self.replicates)
 
+    def local_response(self):
+        return LocalResponse(self.replicates)
+
     def require_model(self, model: str):
         """Refuse a method that is made for another model alone."""
         if self.method.model not in (None, model):
@@ -126,6 +134,15 @@ class Layers:
             raise InputError("norm", self.name, f"acts on residual branches, and model={model} has none")
         if self.zero_init_residual:
             raise InputError("model.zero_init_residual", True, f"model={model} has no residual branches")
+
+    def require_no_convolutions(self, model: str):
+        """Called by a model of linear layers: a method that acts only on others would do nothing there, or half."""
+        if self.method.of_branches:
+            raise InputError("norm", self.name, f"acts on residual blocks of convolutions, and model={model} has none")
+        if self.method.conv is not Conv2d and self.method.linear is Linear:
+            raise InputError("norm", self.name, f"acts on convolutions, and model={model} has none")
+        if self.zero_init_residual:
+            raise InputError("model.zero_init_residual", True, f"model={model} has no residual blocks of convolutions")
 
     def _build(self, part, *args, **more):
         try:

@@ -5,6 +5,8 @@ channels r·C … (r+1)·C−1 belong to replicate r. Every parameter and buffer
 axis, so that stacking R networks is `torch.cat` over their state dicts, and taking one out is `chunk`.
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,8 +16,16 @@ from normbench.errors import InputError
 FLOAT32 = torch.finfo(torch.float32)
 
 
-class _Filters:
-    """What a layer multiplies with is `filters()`, made from its parameters: the hook of every weight normalization."""
+class Filters:
+    """What a layer multiplies with is `filters()`, made from its parameters: the hook of every weight normalization.
+
+    They start by chance, as `draw` has it; a `bias`, where there is one, at 0.
+    """
+
+    @torch.jit.unused
+    def draw(self, weight: torch.Tensor, generator: torch.Generator, gain: float) -> torch.Tensor:
+        """Fill the weight of one replicate, and return it. gain: √2 or 1, as the activation wants it."""
+        raise NotImplementedError
 
     def filters(self) -> torch.Tensor:
         return self.weight
@@ -33,7 +43,7 @@ class _Filters:
             getattr(self, name).copy_(value)
 
 
-class Conv2d(_Filters, nn.Conv2d):
+class Conv2d(Filters, nn.Conv2d):
     """torch's convolution, grouped by replicate: weight (R·out_channels)×in_channels×k×k, R×C channels in and out."""
 
     def __init__(self, in_channels, out_channels, kernel_size, *, replicates=1, groups=1, **conv_options):
@@ -44,23 +54,38 @@ class Conv2d(_Filters, nn.Conv2d):
     def forward(self, x):
         return self._conv_forward(x, self.filters(), self.bias)
 
+    @torch.jit.unused
+    def draw(self, weight, generator, gain):
+        """Normal, of standard deviation gain/√fan-in."""
+        return weight.normal_(0, gain / math.sqrt(math.prod(weight.shape[1:])), generator=generator)
 
-class Linear(_Filters, nn.Module):
+
+class Linear(Filters, nn.Module):
     """R linear layers as one batched product: weight R×out×in, input N×(R·in), output R×N×out.
 
     Weights start uniform within ±1/√in, as torch's, biases at 0.
     """
 
-    def __init__(self, in_features, out_features, *, replicates=1):
+    def __init__(self, in_features, out_features, *, replicates=1, bias=True):
         super().__init__()
         self.in_features, self.out_features, self.replicates = in_features, out_features, replicates
         bound = in_features**-0.5
         self.weight = nn.Parameter(torch.empty(replicates, out_features, in_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(replicates, out_features))
+        self.bias = nn.Parameter(torch.zeros(replicates, out_features)) if bias else None
 
     def forward(self, x):
-        x = x.unflatten(1, (self.replicates, self.in_features)).transpose(0, 1)
-        return torch.matmul(x, self.filters().transpose(1, 2)) + self.bias.unsqueeze(1)
+        return self.of(x.unflatten(1, (self.replicates, self.in_features)).transpose(0, 1))
+
+    def of(self, x):
+        """The same of inputs with the replicates outermost: R×N×in → R×N×out."""
+        y = torch.matmul(x, self.filters().transpose(1, 2))
+        return y if self.bias is None else y + self.bias.unsqueeze(1)
+
+    @torch.jit.unused
+    def draw(self, weight, generator, gain):
+        """Uniform within ±1/√fan-in, whatever the activation."""
+        bound = 1 / math.sqrt(self.in_features)
+        return weight.uniform_(-bound, bound, generator=generator)
 
 
 def _per_replicate(x, replicates):
@@ -107,6 +132,27 @@ class Concatenate(nn.Module):
         return _side_by_side(torch.cat([_per_replicate(x, self.replicates) for x in maps], -1))
 
 
+class LocalResponse(nn.Module):
+    """Local response normalization across the channels of each replicate: x / (k + α Σ x²)^β, over a channel and the
+    two on either side of it, as far as there are; k = 2, α = 1e-4, β = 0.75.
+
+    Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks, §3.3. It stands after the
+    activation. torch's `local_response_norm` divides α by the number of channels: there it is 5e-4.
+    """
+
+    REACH, K, ALPHA, BETA = 2, 2.0, 1e-4, 0.75
+
+    def __init__(self, replicates: int = 1):
+        super().__init__()
+        self.replicates = replicates
+
+    def forward(self, x):
+        squares = F.pad(_per_replicate(x.square(), self.replicates), (self.REACH, self.REACH))
+        channels = squares.shape[-1] - 2 * self.REACH
+        total = sum(squares[..., place : place + channels] for place in range(2 * self.REACH + 1))
+        return x * _side_by_side((self.K + self.ALPHA * total).pow(-self.BETA))
+
+
 class ResidualScalar(nn.Module):
     """SkipInit: one learnable scalar per replicate on a residual branch, 0 at the start.
 
@@ -127,20 +173,30 @@ class ResidualScalar(nn.Module):
 class Norm(nn.Module):
     """What normalization layers share: ε, and per channel the scale γ (`weight`) and shift β (`bias`), each of R·C.
 
-    num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root.
+    num_channels: C, the channels of one replicate. eps: added to the biased variance, inside the root. affine: whether
+    it has them; scale, shift: whether γ and β are among them.
     Raises InputError for an ε that is not positive in float32.
     """
 
-    def __init__(self, num_channels: int, replicates: int, eps: float, affine: bool):
+    def __init__(
+        self,
+        num_channels: int,
+        replicates: int,
+        eps: float,
+        affine: bool,
+        scale: bool = True,
+        shift: bool = True,
+    ):
         super().__init__()
         require_epsilon("eps", eps)  # torch's batch norm refuses 0, with a traceback
         self.num_channels, self.replicates, self.eps = num_channels, replicates, eps
         channels = replicates * num_channels
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.weight = nn.Parameter(torch.ones(channels)) if affine and scale else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine and shift else None
 
     def extra_repr(self):
-        return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, affine={self.weight is not None}"
+        learned = f"scale={self.weight is not None}, shift={self.bias is not None}"
+        return f"{self.num_channels}, replicates={self.replicates}, eps={self.eps}, {learned}"
 
 
 def require_epsilon(key: str, value: float) -> None:

@@ -13,19 +13,32 @@ class GroupNorm(Norm):
     """Group normalization: mean and variance over H, W and the C/G channels of a group, per sample.
 
     Wu & He 2018, arXiv 1803.08494, equation 7. Input and output N×(R·C)×H×W; R replicates take R·G groups, so that no
-    group crosses a replicate. Raises InputError if num_groups does not divide num_channels.
+    group crosses a replicate. channels_per_group: C/G in place of G, where it is not 0. Raises InputError where
+    one of the two does not divide num_channels.
     """
 
     def __init__(
-        self, num_channels: int, replicates: int = 1, *, num_groups: int = 8, eps: float = 1e-5, affine: bool = True
+        self,
+        num_channels: int,
+        replicates: int = 1,
+        *,
+        num_groups: int = 8,
+        channels_per_group: int = 0,
+        eps: float = 1e-5,
+        affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
     ):
-        super().__init__(num_channels, replicates, eps, affine)
-        if num_groups < 1 or num_channels % num_groups:
+        super().__init__(num_channels, replicates, eps, affine, scale, shift)
+        if not channels_per_group and (num_groups < 1 or num_channels % num_groups):
             divisors = ", ".join(str(g) for g in range(1, num_channels + 1) if num_channels % g == 0)
             raise InputError(
                 "num_groups", num_groups, f"does not divide the {num_channels} channels of a layer; choices: {divisors}"
             )
-        self.num_groups = num_groups
+        if channels_per_group < 0 or (channels_per_group and num_channels % channels_per_group):
+            wrong = f"does not divide the {num_channels} channels of a layer; 0: num_groups says how many groups"
+            raise InputError("channels_per_group", channels_per_group, wrong)
+        self.num_groups = num_channels // channels_per_group if channels_per_group else num_groups
 
     def forward(self, x):
         if not torch.jit.is_scripting():
@@ -40,8 +53,18 @@ class LayerNorm(GroupNorm):
     Ba et al. 2016, arXiv 1607.06450, in the form of Wu & He 2018 (group normalization with one group).
     """
 
-    def __init__(self, num_channels: int, replicates: int = 1, *, eps: float = 1e-5, affine: bool = True):
-        super().__init__(num_channels, replicates, num_groups=1, eps=eps, affine=affine)
+    def __init__(
+        self,
+        num_channels: int,
+        replicates: int = 1,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
+    ):
+        learned = {"affine": affine, "scale": scale, "shift": shift}
+        super().__init__(num_channels, replicates, num_groups=1, eps=eps, **learned)
 
 
 class LayerNorm2d(Norm):
@@ -50,8 +73,17 @@ class LayerNorm2d(Norm):
     ConvNeXt's: Liu et al. 2022, arXiv 2201.03545, §2.5. Input and output N×(R·C)×H×W.
     """
 
-    def __init__(self, num_channels: int, replicates: int = 1, *, eps: float = 1e-5, affine: bool = True):
-        super().__init__(num_channels, replicates, eps, affine)
+    def __init__(
+        self,
+        num_channels: int,
+        replicates: int = 1,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
+    ):
+        super().__init__(num_channels, replicates, eps, affine, scale, shift)
 
     def forward(self, x):
         if not torch.jit.is_scripting():
@@ -63,7 +95,10 @@ class LayerNorm2d(Norm):
             y = F.layer_norm(x.unflatten(-1, [self.replicates, self.num_channels]), [self.num_channels], eps=self.eps)
             y = y.flatten(-2)
             if self.weight is not None:
-                y = (y * self.weight + self.bias).to(x.dtype)
+                y = y * self.weight
+            if self.bias is not None:
+                y = y + self.bias
+            y = y.to(x.dtype)
         return y.permute(0, 3, 1, 2)
 
 
@@ -74,8 +109,17 @@ class InstanceNorm(Norm):
     Raises InputError on a feature map of one position.
     """
 
-    def __init__(self, num_features: int, replicates: int = 1, *, eps: float = 1e-5, affine: bool = True):
-        super().__init__(num_features, replicates, eps, affine)
+    def __init__(
+        self,
+        num_features: int,
+        replicates: int = 1,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
+    ):
+        super().__init__(num_features, replicates, eps, affine, scale, shift)
 
     def forward(self, x):
         if not torch.jit.is_scripting():

@@ -107,8 +107,11 @@ class NoisyBatchNorm(_Noisy, BatchNorm):
         momentum: float = 0.1,
         eps: float = 1e-5,
         affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
     ):
-        super().__init__(num_features, replicates, eps=eps, momentum=momentum, affine=affine)
+        learned = {"affine": affine, "scale": scale, "shift": shift}
+        super().__init__(num_features, replicates, eps=eps, momentum=momentum, **learned)
         self.set_noise(replicates, n_mean, n_std, r_mean, r_std)
 
     def normalize(self, x):
@@ -127,11 +130,14 @@ def noisy_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     affine: bool = True,
+    scale: bool = True,
+    shift: bool = True,
 ):
     """The layer of norm=noisy_batch; without `normalize` the noise alone, on features as they are."""
     noise = {"n_mean": n_mean, "n_std": n_std, "r_mean": r_mean, "r_std": r_std}
     if normalize:
-        return NoisyBatchNorm(num_features, replicates, **noise, momentum=momentum, eps=eps, affine=affine)
+        learned = {"affine": affine, "scale": scale, "shift": shift}
+        return NoisyBatchNorm(num_features, replicates, **noise, momentum=momentum, eps=eps, **learned)
     return Noise(num_features, replicates, **noise)
 
 
@@ -155,8 +161,11 @@ class LpBatchNorm(BatchNorm):
         momentum: float = 0.1,
         eps: float = 1e-5,
         affine: bool = True,
+        scale: bool = True,
+        shift: bool = True,
     ):
-        super().__init__(num_features, replicates, eps=eps, momentum=momentum, affine=affine)
+        learned = {"affine": affine, "scale": scale, "shift": shift}
+        super().__init__(num_features, replicates, eps=eps, momentum=momentum, **learned)
         if p not in SCALES:
             raise InputError("p", p, choices_text(p, SCALES))
         self.p, self.constant, self.centre_first = p, SCALES[p], centre_first

@@ -141,10 +141,13 @@ def standardization_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     affine: bool = True,
+    scale: bool = True,
+    shift: bool = True,
 ):
     """The feature norm beside weight standardization: `group` (the paper's) or `batch`, whose options alone count."""
+    options = {"eps": eps, "affine": affine, "scale": scale, "shift": shift}
     if norm == "group":
-        return GroupNorm(num_channels, replicates, num_groups=num_groups, eps=eps, affine=affine)
+        return GroupNorm(num_channels, replicates, num_groups=num_groups, **options)
     if norm == "batch":
-        return BatchNorm(num_channels, replicates, momentum=momentum, eps=eps, affine=affine)
+        return BatchNorm(num_channels, replicates, momentum=momentum, **options)
     raise InputError("norm", norm, choices_text(norm, ("batch", "group")))

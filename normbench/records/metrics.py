@@ -130,6 +130,28 @@ TRAINING = (
         for split in ("val", "test")
         for score in SCORES
     ),
+    Outcome(
+        "train_acc_eval",
+        "training accuracy, evaluated",
+        "%",
+        "higher",
+        guessing,
+        table="results",
+        head="training images",
+        note="Training images: accuracy on those of the training split, in evaluation mode and not augmented.",
+        **SUMMARY,
+    ),
+    Outcome(
+        "gap",
+        "generalization gap",
+        "points",
+        "lower",
+        lambda classes: 0.0,  # both accuracies are at chance
+        tested=True,
+        head="gap",
+        note="Gap: that accuracy less the one on the test images, in points.",
+        **SUMMARY,
+    ),
     Outcome("tta_gained", "images that TTA turned right", better="higher", whole=True, tested=True, **UNSHOWN),
     Outcome("tta_lost", "images that TTA turned wrong", better="lower", whole=True, tested=True, **UNSHOWN),
     Outcome("tta_p", "McNemar's p of TTA", tested=True, **UNSHOWN),
@@ -146,6 +168,16 @@ TRAINING = (
         "reach it; one that did not counts with all its steps, and ≥ marks a median that is thus a bound.",
         median=".0f",
         digits=".0f",
+        **SUMMARY,
+    ),
+    Outcome(
+        "val_acc_early",
+        "validation accuracy early in training",
+        "%",
+        "higher",
+        guessing,
+        head="validation, early",
+        note="Validation, early: accuracy in percent at the first validation from evaluation.early_acc of training on.",
         **SUMMARY,
     ),
     Outcome("target_reached", "share that reached the target", better="higher", **UNSHOWN),
@@ -421,6 +453,7 @@ STATISTICS = (
 
 PERCENTILES = (15, 50, 85)  # of a unit's values
 SHIFT = (
+    *(outcome for outcome in TRAINING if outcome.name in (OBJECTIVE, HEADLINE)),
     *(
         Outcome(name, words, unit, scale=scale, digits=".3g", printed=head, swept=head)
         for name, words, unit, scale, head in (
@@ -486,6 +519,23 @@ STEP = (
     Outcome("best_ratio", "least loss over that of no step", better="lower", scale="log", digits=".3g", **SUMMARY),
 )
 
+RECURRENT = (
+    Outcome(
+        "preactivation_spread",
+        "standard deviation of ln‖pre-activation‖ over the steps",
+        better="lower",
+        scale="log",
+        digits=".3g",
+        printed="spread",
+        swept="spread",
+    ),
+    Outcome(
+        "gradient_back", "gradient at the first step", "× that at the last", scale="log", digits=".3g", printed="back"
+    ),
+    Outcome("gradient_back_drift", "|ln| of what comes back", "nats", "lower", digits=".3g", **SUMMARY),
+)
+LAST_LAYER = (Outcome("last_gradient", "gradient by the last layer's weight", scale="log", digits=".4g"),)
+
 TRAIN = "train"  # the measurement of a configuration that names none
 # Measurement → its outcomes, in the order of their columns; COST follows. A probe adds its own: a line here.
 MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
@@ -507,6 +557,8 @@ MEASUREMENTS: dict[str, tuple[Outcome, ...]] = {
     "landscape": LANDSCAPE,
     "landscape_linear": LANDSCAPE_LINEAR,
     "step": STEP,
+    "recurrent": RECURRENT,
+    "last_layer": LAST_LAYER,
 }
 
 # The series of a training: what a row of metrics.csv says beside the replicate and the place, and where it stands.
@@ -546,7 +598,8 @@ COLUMNS = {
     "mates": ("seed", "size", "spread"),
     "shift": (
         *("seed", "step", "layer", "gradient", "change", "cosine"),  # as gradients see it
-        *("distance", "distance_before", *(f"p{share}" for share in PERCENTILES)),  # as distributions
+        *("distance", "distance_before", "unit"),  # as distributions
+        *(f"p{share}{end}" for end in ("", "_before") for share in PERCENTILES),
     ),
     "biases": ("seed", "step", "loss", "bias_norm"),
     "statistics": ("seed", "layer", "size", "mean_error", "expected", "var_error", "correlation"),
@@ -554,6 +607,7 @@ COLUMNS = {
     "landscape_linear": LOOKS,
     # Of a batch's relative losses; and of the first batch's way, in percent of it, the channels' moments in a layer.
     "step": ("seed", "batch", "rate", "relative_loss", "layer", "share", "means", "variances"),
+    "recurrent": ("seed", "position", "preactivation", "gradient"),
 }
 CURVES = ("run_id", "seed", "epoch", *(outcome.name for outcome in SERIES[:4]))
 

@@ -45,7 +45,8 @@ class Task(Protocol):
         """What a row of metrics.csv says of training batches, from their mean loss and score, and the last share."""
 
     def scores(self, network, split: str, poll: Callable[[], None], views: Callable | None = None) -> list[dict]:
-        """How good each replicate is on `val` or `test`: its scores, and `right`, whether each image was told rightly.
+        """How good each replicate is on `train`, `val` or `test`: its scores, and `right`, whether each image was
+        told rightly.
 
         poll: called before each batch; it may raise to break off. views: of data.views, to average over, or None.
         """

@@ -104,13 +104,15 @@ def _gib(size: int) -> str:
 
 
 def kernels_of(config, processes: int = 1) -> str:
-    """What computes the network of a configuration: `native`, `torch`, or `graph`, torch's kernels in a CUDA graph.
+    """What computes the network of a configuration: `native`, `torch`, `native and torch`, where some of its layers are
+    the one's and some the other's, or `graph`, torch's kernels in a CUDA graph.
 
     Raises InputError as kernels.fastest does.
     """
     model = _outline(to_yaml(config.model), to_yaml(config.norm), config.data.labels)
-    if fastest(config, model, 1, processes) is not model:
-        return "native"
+    forward = fastest(config, model, 1, processes)
+    if forward is not model:
+        return "native and torch" if forward.mixed else "native"
     return "graph" if config.kernels == "graph" else "torch"
 
 
@@ -167,4 +169,5 @@ def of_the_method(config):
     try:
         yield
     except InputError as error:
-        raise error.within("norm") if error.key in config.norm else error from None
+        own = error.key in config.norm and error.key != "norm"  # that is the method's name, whatever its options
+        raise error.within("norm") if own else error from None

@@ -97,10 +97,11 @@ class Classify:
     def scores(self, network, split, poll, views=None):
         images, labels = getattr(self.data, f"{split}_images"), getattr(self.data, f"{split}_labels")
         size = max(1, self.config.evaluation.batch_size // self.replicates)
+        inputs = self.inputs if split == "train" else self.test_inputs
         how = {"views": views, "average": self.config.augment.tta_average}
         network.model.eval()
         with network.precision():
-            found = evaluate(network.forward, images, labels, self.test_inputs, self.replicates, size, poll, **how)
+            found = evaluate(network.forward, images, labels, inputs, self.replicates, size, poll, **how)
         return [
             {"acc": acc, "loss": loss, "ece": ece, "right": right}
             for acc, loss, ece, right in zip(found.acc, found.loss, found.ece, found.right, strict=True)

@@ -340,6 +340,17 @@ def test_lines_by_a_number_are_named_with_their_column(crossed):
     assert {"mixup α 0", "mixup α 0.2"} <= names
 
 
+def test_panels_of_different_outcomes_have_axes_of_their_own(runs):
+    table = runs.assign(test_ece=0.5 + runs.seed / 10)
+    left, right = sweep_figure(table, [COUPLED, COUPLED | {"y": "test_ece"}]).axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("test accuracy (%)", "test ECE (%)")
+    alone = sweep_figure(table, [COUPLED | {"y": "test_ece"}]).axes[0]
+    assert right.get_ylim() == alone.get_ylim() != left.get_ylim()
+    text = " ".join(note(left.figure).split())
+    assert "Test accuracy: Markers" in text
+    assert "Test ECE: Markers" in text
+
+
 def test_other_metrics_have_labels_limits_and_notes(runs):
     table = runs.assign(
         test_ece=0.5 + runs.seed / 10, steps_to_target=900.0, target_reached=(runs.seed > 1).astype(object)

@@ -1,7 +1,9 @@
 """Published figures beside a study's own: from its file to the table; the figure has its own tests."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from normbench.analysis.published import beside, parse_published
 from normbench.errors import InputError
@@ -28,11 +30,41 @@ def test_each_figure_stands_beside_the_runs_of_its_cell():
     assert beside(parse_published(None), runs()) == ""
 
 
+def test_ratios_stand_beside_those_of_the_curves():
+    """Of three pairs of runs the fast one takes 100 steps to the slow ones' mean best, 40, and these 400 or never."""
+    of = {"fast": [[41, 60, 50 + seed] for seed in range(3)], "slow": [[10, 20, 39 + seed] for seed in range(3)]}
+    rows = [
+        {"run_id": name, "arm": name, "model": "m", "seed": seed, "status": "finished", "val_acc": scores[-1]}
+        for name, runs in of.items()
+        for seed, scores in enumerate(runs)
+    ]
+    curves = [
+        {"run_id": name, "seed": seed, "epoch": 1, "step": 100 * 2**at, "val_acc": score}
+        for name, runs in of.items()
+        for seed, scores in enumerate(runs)
+        for at, score in enumerate(scores)
+    ]
+    how = {"source": "S", "label": "L", "where": {"model": "m"}, "over": "arm", "reference": {"arm": "slow"}}
+    entries = [how | {"values": [["fast", 2.33]], "ratio": ratio} for ratio in ("steps", "best")]
+    *_, steps, best = beside(parse_published(entries), pd.DataFrame(rows), pd.DataFrame(curves)).splitlines()
+    assert steps.startswith(
+        "| S | model=m arm=fast, times fewer steps than arm=slow | 2.33 | 3 | 6 ["
+    )  # the middles: 300 over 50
+    ratio = 60 / np.array([39, 40, 41])
+    mean, half = np.log(ratio).mean(), stats.sem(np.log(ratio)) * stats.t.ppf(0.975, 2)
+    middle, low, high = (f"{np.exp(value):.4g}" for value in (mean, mean - half, mean + half))
+    assert best.endswith(f"best score over that of arm=slow | 2.33 | 3 | {middle} [{low}, {high}] |")
+    *_, none = beside(parse_published(entries), pd.DataFrame(rows)).splitlines()
+    assert none.endswith("| 2.33 | 0 | – |")
+
+
 @pytest.mark.parametrize(
     ("entries", "told"),
     [
         ({}, "published={}: must be a list"),
         (["a"], "published[0]=a: must have source, label, where"),
+        ([ENTRY | {"ratio": "steps"}], "published[0].ratio=steps: is given with reference, which is missing"),
+        ([ENTRY | {"ratio": "step", "reference": {"method": "none"}}], "published[0].ratio=step: did you mean steps"),
         ([ENTRY | {"value": 1}], "published[0].value=1: unknown key; did you mean values? choices: label, metric"),
         ([ENTRY, ENTRY | {"values": [2, 65]}], "published[1].values=[2, 65]: must be like [[2, 65.3], [4, 72]]"),
         ([ENTRY | {"values": [[2, "65"]]}], "published[0].values=[[2, 65]]: must be like"),

@@ -36,18 +36,32 @@ VALUES = {
 # What turns out wrong within a configuration alone.
 IN_PLACE = {"a section": "${norm}", "unknown": "${nope}", "missing": "???"}
 # What may be what: said here anew, key by key, for what shows in no default.
-NULL = {"study", "reuse", "optim.warmup_samples", "optim.clip_norm", "optim.agc", "augment.resize"}
-NULL |= {f"evaluation.{name}" for name in ("target_acc", "every_steps")}
+NULL = {
+    "arm",
+    "study",
+    "reuse",
+    "optim.rates_of",
+    "optim.warmup_samples",
+    "optim.clip_norm",
+    "optim.agc",
+    "augment.resize",
+}
+NULL |= {f"evaluation.{name}" for name in ("target_acc", "every_steps", "early_acc")}
 NULL |= {f"data.{name}" for name in ("train_size", "test_size", "root")}  # the root is for CIFAR-10 alone
 NULL |= {f"data.test_{name}" for name in ("noise", "noise_strength", "bits", "channel_scale")}
-TEXTS = {"study", "reuse", "output", "data.root", "optim.rates", "augment.name"}
+TEXTS = {"arm", "study", "reuse", "output", "data.root", "optim.rates", "augment.name"}
 # Shares, strengths and factors that take 0.3.
 NUMBERS = {"norm.eps", "norm.momentum", "norm.initial", "model.dropout", "model.init_scale", "checkpoint_seconds"}
 NUMBERS |= {f"data.{name}" for name in ("label_noise", "channel_scale", "test_channel_scale")}
 NUMBERS |= {f"data.{name}" for name in ("noise_strength", "test_noise_strength")}
-NUMBERS |= {f"augment.{name}" for name in ("mixup", "cutmix", "label_smoothing")}
-NUMBERS |= {f"optim.{name}" for name in ("lr", "momentum", "eps", "weight_decay", "gamma", "clip_norm", "agc")}
-NUMBERS |= {"evaluation.target_acc", "norm.running_from"}
+NUMBERS |= {
+    f"augment.{name}" for name in ("brightness", "contrast", "saturation", "mixup", "cutmix", "label_smoothing")
+}
+NUMBERS |= {
+    f"optim.{name}"
+    for name in ("lr", "lr_factor", "momentum", "eps", "weight_decay", "gamma", "gamma_every", "clip_norm", "agc")
+}
+NUMBERS |= {"evaluation.target_acc", "evaluation.early_acc", "norm.running_from"}
 # The ranges of a method's options are its layers' own to know, which refuse these in a later step.
 OPTIONS = {("norm.eps", "-1"), ("norm.eps", "-0.5"), ("norm.momentum", "-1"), ("norm.momentum", "-0.5")}
 OPTIONS |= {("norm.initial", "-1"), ("norm.initial", "-0.5")}
@@ -79,7 +93,7 @@ KEYS_TRIED = KEYS | method_keys("batch") | method_keys("skipinit") | model_keys(
 @pytest.mark.parametrize("key", KEYS_TRIED)
 def test_each_wrong_value_of_a_key_is_told(key, composed):
     """By the key itself, of all values; through a whole configuration, of one that is another a key."""
-    leaves = default_leaves((("model", "uniform"),))
+    leaves = default_leaves((("model", "inception" if key == "model.lrn" else "uniform"),))
     leaves |= default_leaves((("norm", "skipinit" if key == "norm.initial" else "batch"),))
     default = leaves.get(key, OmegaConf.select(composed, key))
     for name, value in VALUES.items():

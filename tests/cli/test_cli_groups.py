@@ -8,10 +8,10 @@ import pytest
 from forked import Forked
 from omegaconf import OmegaConf
 
-from normbench.config.files import GROUPS, choices, conf_dir, default_choices
+from normbench.config.files import GROUPS, OF_ALL, choices, conf_dir, default_choices, flatten
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
-from normbench.config.values import plain
+from normbench.config.values import plain, value_at
 
 # A choice of each group that is not the default.
 OTHER = {
@@ -21,6 +21,7 @@ OTHER = {
     "augment": "none",
     "optim": "adamw",
     "measure": "range_test",
+    "recipe": "bn_x5",
     "experiment": "demo",
 }
 
@@ -52,7 +53,7 @@ def test_the_test_knows_every_group():
     assert all(default_choices().get(group) != choice for group, choice in OTHER.items())
 
 
-@pytest.mark.parametrize("group", [group for group in OTHER if group != "experiment"])
+@pytest.mark.parametrize("group", [group for group in OTHER if group not in OF_ALL])
 def test_both_spellings_of_a_group_are_one(group, composed):
     choice = OTHER[group]
     (bare,) = composed(f"{group}={choice}")
@@ -68,7 +69,7 @@ def test_both_spellings_of_a_group_are_one(group, composed):
     }
 
 
-@pytest.mark.parametrize("group", [group for group in OTHER if group != "experiment"])
+@pytest.mark.parametrize("group", [group for group in OTHER if group not in OF_ALL])
 def test_both_spellings_of_a_sweep_over_a_group_are_one(group, composed):
     values = [default_choices()[group], OTHER[group]]
     bare = composed("-m", f"{group}={','.join(values)}", "seed=3")
@@ -105,6 +106,11 @@ def test_what_is_typed_replaces_the_grid_of_the_file(composed):
     assert {config["epochs"] for config in composed("experiment=demo", "epochs=1", "norm=none", "batch_size=2")} == {1}
 
 
+def test_values_of_a_grid_are_what_yaml_says():
+    jobs, _, _ = planned("experiment=recurrent")
+    assert {value_at(job.config, "evaluation.every_steps") for job in jobs} == {26, None}
+
+
 def test_what_is_typed_selects_from_the_further_grids(composed):
     assert cells(composed("experiment=demo", "batch_size=32", "epochs=1,2")) == [
         cell for cell in (*COUPLED, *DECOUPLED) if cell[1] == 32 for _ in (1, 2)
@@ -136,8 +142,31 @@ def test_the_plan_is_what_hydra_runs(composed):
     assert [resolve(job.config) for job in jobs] == executed
 
 
-def test_experiment_null_is_no_experiment(composed):
-    assert composed("experiment=null", "seed=1") == composed("seed=1")
+def test_null_is_no_experiment_and_no_recipe(composed):
+    assert composed("experiment=null", "recipe=null", "seed=1") == composed("seed=1")
+
+
+def test_a_recipe_sets_keys_of_several_groups_and_yields_to_what_is_typed(composed):
+    """What Ioffe & Szegedy 2015 change with BN, section 4.2.1: thorough shuffling, the seventh, is always there."""
+    names = ("inception", "bn_baseline", "bn_x5", "bn_x30")
+    arms = composed("-m", f"+recipe={','.join(names)}", "model.width=8")
+    assert [arm["arm"] for arm in arms] == list(names)
+    plain_net, baseline, x5, x30 = (flatten(arm) for arm in arms)
+
+    def changed(one, other):
+        return {key for key in one | other if one.get(key) != other.get(key)} - {"arm"}
+
+    assert {key for key in changed(plain_net, baseline) if not key.startswith("norm.")} == set()
+    colours = {"augment.brightness", "augment.contrast", "augment.saturation"}
+    changes = {"optim.lr_factor", "model.dropout", "optim.weight_decay", "optim.gamma_every", "model.lrn"}
+    assert changed(baseline, x5) == changes | colours
+    assert changed(x5, x30) == {"optim.lr_factor"}
+    assert (x5["model.dropout"], x5["model.lrn"], x5["optim.lr_factor"], x30["optim.lr_factor"]) == (0, False, 5, 30)
+    assert baseline["optim.weight_decay"] == pytest.approx(5 * x5["optim.weight_decay"])
+    assert baseline["optim.gamma_every"] == pytest.approx(6 * x5["optim.gamma_every"])
+    assert all(0 < x5[colour] < baseline[colour] for colour in colours)
+    (typed,) = composed("recipe=bn_x5", "optim.lr_factor=2", "norm=group", "arm=mine")
+    assert (typed["optim"]["lr_factor"], typed["norm"]["name"], typed["arm"]) == (2, "group", "mine")
 
 
 def test_hydras_mode_and_globs_sweep(composed):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normbench.config import files
-from normbench.config.files import GROUPS, choices, documented, study_title
+from normbench.config.files import GROUPS, OF_ALL, choices, documented, study_title
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.data import Dataset, load_dataset, prepare
@@ -52,7 +52,7 @@ def images():
     return Dataset("patterns", *draw(16), *draw(2), *draw(2), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
-TRAINED = [(group, choice) for group in GROUPS if group != "experiment" for choice in choices(group)]
+TRAINED = [(group, choice) for group in GROUPS if group not in OF_ALL for choice in choices(group)]
 
 
 @pytest.mark.parametrize(("group", "choice"), TRAINED)
@@ -113,6 +113,9 @@ def test_every_other_key_trains_a_step_too(images):
             "batch_size=16",
             "epochs=1",
             "device=cpu",
+            "augment.brightness=0.5",
+            "augment.contrast=0.5",
+            "augment.saturation=0.5",
             "augment.mixup=0.5",
             "augment.cutmix=0.5",
             "augment.label_smoothing=0.1",
@@ -121,13 +124,15 @@ def test_every_other_key_trains_a_step_too(images):
             "augment.tta_average=probabilities",
             "data.input=percentile",
             "evaluation.target_acc=50",
+            "evaluation.early_acc=0.5",
             "model.dropout=0.5",
             "model.zero_init_residual=true",
             "model.activation=gelu",
             "model.init_scale=0.5",
             "optim.nesterov=true",
             "optim.clip_norm=1",
-            "optim.schedule=step",
+            "optim.lr_factor=2",
+            "optim.schedule=exponential",
             "lr_scaling=sqrt",
             "norm.momentum=scaled",
             "evaluation.precise_images=2",

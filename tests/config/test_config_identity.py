@@ -18,12 +18,15 @@ from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
 from normbench.config.values import plain
 
+OF_OTHER_MODELS = {"model.depth", "model.residual", "model.sequence", "model.placement", "model.carry", "model.lrn"}
+OF_OTHER_MODELS |= {"model.init_gamma", "model.heads", "model.patch"}
 # Key → another valid value; and the choices that the key needs.
 CHANGES = {
     "batch_size": 64,
     "epochs": 3,
     "seed": 1,
     "replicates": 2,
+    "arm": "mine",
     "lr_scaling": "sqrt",
     "precision": "float64",
     "model.width": 24,
@@ -53,6 +56,9 @@ CHANGES = {
     "data.test_channel_scale": 0.5,
     "augment.crop": 2,
     "augment.flip": False,
+    "augment.brightness": 0.2,
+    "augment.contrast": 0.2,
+    "augment.saturation": 0.2,
     "augment.mixup": 0.2,
     "augment.cutmix": 0.5,
     "augment.label_smoothing": 0.1,
@@ -60,6 +66,7 @@ CHANGES = {
     "augment.tta": "flip_shift",
     "augment.tta_average": "probabilities",
     "optim.lr": 0.05,
+    "optim.lr_factor": 5.0,
     "optim.momentum": 0.8,
     "optim.nesterov": False,
     "optim.weight_decay": 0.001,
@@ -67,17 +74,22 @@ CHANGES = {
     "optim.warmup_samples": 10,
     "optim.milestones": [0.25],
     "optim.gamma": 0.5,
+    "optim.gamma_every": 0.25,
     "optim.clip_norm": 1.0,
     "optim.agc": 0.01,
     "optim.rates_from": "tuned",
     "norm.momentum": 0.2,
     "norm.eps": 1e-4,
     "norm.affine": False,
+    "norm.scale": False,
+    "norm.shift": False,
     "evaluation.precise_images": 100,
     "evaluation.precise_augment": True,
     "evaluation.target_acc": 42.5,
     "evaluation.suggest_lr": True,
     "evaluation.every_steps": 5,
+    "evaluation.early_acc": 0.5,
+    "evaluation.train": True,
 }
 SAME = {
     "device": "cuda",
@@ -93,6 +105,7 @@ SAME = {
     "evaluation.batch_size": 10,
     "data.root": "elsewhere",
     "optim.rates": "elsewhere.csv",
+    "optim.rates_of": "none",
     "logging.progress": "none",
     "logging.tensorboard": False,
     "logging.histogram_epochs": 0,
@@ -112,7 +125,7 @@ def changed(config, key, value):
 
 
 def test_the_tables_above_name_every_key(base):
-    elsewhere = {"model.depth", "model.residual", "optim.betas", "optim.eps"}  # adamw's, other models'
+    elsewhere = {"optim.betas", "optim.eps", *OF_OTHER_MODELS}  # adamw's, other models'
     names = {key for key in KEYS if key.endswith(".name")}
     checked = set(KEYS) | {f"norm.{key}" for key in ("momentum", "eps", "affine")}
     assert checked - elsewhere - names == CHANGES.keys() | SAME.keys()
@@ -247,7 +260,19 @@ def test_a_name_is_a_folder_name_whatever_the_values(base):
     name = run_id(config)
     assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
     assert len(name) <= 140
-    assert name.startswith("resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-detach_statisticsTrue-")
+    assert name.startswith(
+        "resnet8-batch-patterns-momentum0.2-eps0.0001-affineFalse-scaleFalse-shiftFalse-detach_statisticsTrue-"
+    )
+
+
+def test_the_parts_of_affine_name_a_run_where_there_is_one(compose):
+    def name(*words):
+        return run_id(resolve(compose("device=cpu", *words)))
+
+    assert earlier(name("norm.affine=false")) == "resnet8-batch-affineFalse-b128-s0-c254e2"  # as before there were any
+    assert name("norm.affine=false", "norm.scale=false") == name("norm.affine=false")
+    assert name("norm.scale=true", "norm.shift=true") == name()
+    assert name("norm.shift=false").startswith("resnet8-batch-shiftFalse-b128-s0-")
 
 
 def test_a_name_is_the_same_in_every_process(compose):
@@ -273,7 +298,7 @@ def test_a_new_key_at_its_default_leaves_every_name_as_it_was(base):
     """A config.yaml of before there was the key has the name that it had."""
     old = OmegaConf.create(plain(base))
     defaults = default_leaves(DEFAULTS)
-    for name in (name for name in NEW if name != "model.residual"):  # of another model
+    for name in (name for name in NEW if name not in OF_OTHER_MODELS):
         assert OmegaConf.select(old, name, throw_on_missing=True) == defaults[name]
         group, _, option = name.rpartition(".")
         del OmegaConf.select(old, group)[option]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from normbench import data
 from normbench.config import keys
-from normbench.config.files import GROUPS, choice_config, choices, conf_dir, flatten
+from normbench.config.files import GROUPS, OF_ALL, choice_config, choices, conf_dir, flatten
 from normbench.config.keys import KEYS, measure_keys, method_keys
 from normbench.config.overrides import normalize, plan
 from normbench.config.resolve import resolve
@@ -41,6 +41,7 @@ EXAMPLES = {
     "seed": ([0, 1, 2**40], [-1, *NO_INTEGER]),
     "replicates": ([1, 64], [0, *NO_INTEGER]),
     "stack": (["auto", 1, 64], [0, "many", None, 1.5]),
+    "arm": ([None, "bn_x5"], ["", 3, True]),
     "lr_scaling": (["linear", "sqrt", "none"], ["Linear", "lin", None, 1]),
     "study": ([None, "demo"], ["", 3, True]),
     "device": (["auto", "cpu", "cuda", "cuda:0", "cuda:12"], ["gpu", "cuda:", "cuda:x", "cuda:-1", None, 0]),
@@ -57,12 +58,22 @@ EXAMPLES = {
     "model.depth": ([11, 19], [0, *NO_INTEGER]),
     "model.residual": ([True, False], NO_BOOLEAN),
     "model.shortcut": (["pad", "projection"], ["identity", None, True]),
+    "model.lrn": ([True, False], NO_BOOLEAN),
     "model.norm_position": (["before", "after"], ["pre", None, 1]),
+    "model.sequence": (["rows", "pixels"], ["columns", None, 1]),
+    "model.placement": (["gates", "per_gate", "cell_only", "pre", "post"], ["before", None, 1]),
+    "model.carry": (["raw", "normalized"], ["both", None, 1]),
+    "model.init_gamma": ([0.1, 0, 2], [-0.1, None, "one", float("nan")]),
+    "model.heads": ([1, 8], [0, 1.5, None, "two"]),
+    "model.patch": ([1, 8], [0, 1.5, None, "two"]),
     "model.activation": (["relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh"], ["rleu", "ReLU", None]),
     "model.dropout": ([0, 0.0, 0.99], [1, -0.1, *NO_NUMBER]),
     "model.init_scale": ([0.01, 1, 10], [0, -1, *NO_NUMBER]),
     "model.zero_init_residual": ([True, False], NO_BOOLEAN),
     "norm.name": (["none", "group"], ["gruop", None]),
+    "norm.scale": ([True, False], NO_BOOLEAN),
+    "norm.shift": ([True, False], NO_BOOLEAN),
+    "norm.channels_per_group": ([0, 4], [-1, *NO_INTEGER]),
     "norm.detach_statistics": ([True, False], NO_BOOLEAN),
     "norm.statistics": (["batch", "running"], ["group", *NO_NAME]),
     "norm.running_from": ([0, 0.8, 1.0], [-0.1, 1.1, *NO_NUMBER]),
@@ -89,6 +100,7 @@ EXAMPLES = {
     "augment.name": (["standard"], NO_NAME),
     "augment.crop": ([0, 4, 31], [-1, 32, *NO_INTEGER]),
     "augment.flip": ([True, False], NO_BOOLEAN),
+    **{f"augment.{name}": ([0, 0.4, 2], [-0.1, *NO_NUMBER]) for name in ("brightness", "contrast", "saturation")},
     "augment.mixup": ([0, 0.2, 1], [-0.1, *NO_NUMBER]),
     "augment.cutmix": ([0, 0.2, 1], [-0.1, *NO_NUMBER]),
     "augment.label_smoothing": ([0, 0.1, 0.99], [1, -0.1, *NO_NUMBER]),
@@ -106,16 +118,19 @@ EXAMPLES = {
         [1e-8, 0.1, 100, "tuned", "tuned*2", "tuned*0.5"],
         [0, -0.1, "tuned*", "tuned*0", "tuned*-1", "tuned/2", "2*tuned", "best", *NO_NUMBER],
     ),
+    "optim.lr_factor": ([0.5, 5], [0, -1, *NO_NUMBER]),
+    "optim.rates_of": ([None, "none"], ["nothing", "", 1]),
     "optim.rates": (["rates.csv", "results/tune_lr/rates.csv"], ["", None, 1]),
     "optim.momentum": ([0, 0.9], [1, -0.1, *NO_NUMBER]),
     "optim.nesterov": ([True, False], NO_BOOLEAN),
     "optim.betas": ([[0.9, 0.999], [0, 0]], [[0.9], [0.9, 1], [0.9, -0.1], [0.9, 0.9, 0.9], 0.9, None, ["a", "b"]]),
     "optim.eps": ([1e-8], [0, -1e-8, *NO_NUMBER]),
     "optim.weight_decay": ([0, 5e-4], [-1e-4, *NO_NUMBER]),
-    "optim.schedule": (["cosine", "step", "constant"], ["cos", None]),
+    "optim.schedule": (["cosine", "step", "exponential", "constant"], ["cos", None]),
     "optim.warmup_samples": ([None, 0, 1000], [-1, 0.05, True, "auto"]),
     "optim.milestones": ([[0.5, 0.75], [0.1], []], [[0.75, 0.5], [0], [1], [2], 0.5, None, ["a"]]),
     "optim.gamma": ([0.1, 1], [0, 1.1, -1, *NO_NUMBER]),
+    "optim.gamma_every": ([0.1, 1, 3], [0, -1, *NO_NUMBER]),
     "optim.clip_norm": ([None, 0.1, 5], [0, -1, NAN, INF, "no", True]),
     "optim.agc": ([None, 0.01, 5], [0, -1, NAN, INF, "no", True]),
     "optim.rates_from": (["theory", "tuned"], ["tune", None]),
@@ -124,6 +139,8 @@ EXAMPLES = {
     "evaluation.precise_augment": ([True, False], NO_BOOLEAN),
     "evaluation.target_acc": ([None, 0.5, 40, 100], [0, 101, -1, NAN, INF, "40", True]),
     "evaluation.every_steps": ([None, 1, 250], [0, -1, True, 1.5, "all"]),
+    "evaluation.early_acc": ([None, 0.05, 1], [0, 1.1, -1, NAN, INF, "0.1", True]),
+    "evaluation.train": ([True, False], NO_BOOLEAN),
     "evaluation.suggest_lr": ([True, False], NO_BOOLEAN),
     "task.name": (["classify"], ["classification", None]),
     "measure.name": (["train"], ["training", None]),
@@ -163,7 +180,7 @@ def keys_of_the_files():
     for group in GROUPS:
         for choice in choices(group):
             for key in OmegaConf.load(conf_dir() / group / f"{choice}.yaml"):
-                if group != "experiment" and key != "defaults":
+                if group not in OF_ALL and key != "defaults":
                     found.setdefault(f"{group}.{key}", f"{group}/{choice}.yaml")
     return found
 

@@ -66,6 +66,29 @@ def test_the_rate_of_a_step_is_the_same_whatever_scales_it(rate):
     assert rate("batch_size=4", "lr_scaling=none") == pytest.approx(step, rel=1e-3)
 
 
+def test_another_methods_rate_may_be_the_measure_of_all(rate, compose, tmp_path):
+    assert rate("norm=weight_norm", "optim.rates_of=batch", "batch_size=8") == 0.4
+    file = tmp_path / "others.csv"
+    file.write_text("model,optimizer,method,lr,val_acc\nresnet8,sgd,none,0.02,50\n")
+    typed = ("optim.lr=tuned", f"optim.rates={file}")
+    config = resolve(compose(*typed, "norm=ghost_batch", "optim.rates_of=none", "optim.lr_factor=5"))
+    assert (config.optim.lr, config.optim.lr_factor) == (0.02, 5)
+    with pytest.raises(InputError, match=r"no rate for resnet8/sgd/group; it has resnet8/sgd/none"):
+        resolve(compose(*typed, "norm=none", "optim.rates_of=group"))
+    with pytest.raises(InputError, match=r"optim\.rates_of=non: did you mean none"):
+        resolve(compose("optim.rates_of=non"))
+
+
+def test_arms_of_several_options_of_the_model_have_rates_of_their_own_too(compose, tmp_path):
+    file = tmp_path / "rates.csv"
+    rows = ("vgg,sgd,batch,relu,0.1,50", "vgg,sgd,batch,sigmoid,0.3,50")
+    file.write_text("\n".join(["model,optimizer,method,model.activation,lr,val_acc", *rows]))
+    typed = ("model=vgg", "optim.lr=tuned", f"optim.rates={file}")
+    assert [resolve(compose(*typed, f"model.activation={name}")).optim.lr for name in ("relu", "sigmoid")] == [0.1, 0.3]
+    with pytest.raises(InputError, match=r"no rate for vgg/sgd/batch model\.activation=tanh; it has"):
+        resolve(compose(*typed, "model.activation=tanh"))
+
+
 def test_a_rate_of_one_size_is_of_all(compose, tmp_path):
     file = tmp_path / "rates.csv"
     file.write_text(f"{HEAD}\nresnet8,sgd,group,,,32,0.3,50,linear\n")

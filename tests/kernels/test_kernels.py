@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_networks import METHODS, assert_same, compared, images, network, step
 from torch import nn
 
-from normbench.kernels import fastest, library, program
+from normbench.kernels import fastest, library, program, trace
 from normbench.kernels.library import NoKernels
 from normbench.kernels.native import Native
-from normbench.kernels.program import Unknown
+from normbench.kernels.trace import Unknown
 from normbench.models import build_model
 from normbench.norms import Layers
 from normbench.norms.plain import Conv2d, Linear
@@ -23,69 +24,6 @@ try:
     library.library()
 except NoKernels as reason:
     pytest.skip(str(reason), allow_module_level=True)
-
-METHODS = {
-    "batch": {},
-    "batch without affine": {"affine": False},
-    "ghost_batch": {"ghost_size": 2},
-    "group": {"num_groups": 2},
-    "layer": {},
-    "instance": {},
-    "instance without affine": {"affine": False},
-    "none": {},
-    "skipinit": {},
-    "weight_norm": {},
-    "weight_standardization": {"num_groups": 2},
-    "weight_standardization by batch": {"norm": "batch"},
-}
-
-
-def network(method="batch", replicates=2, model="resnet8", dtype=torch.float64, activation="relu", **options):
-    """A network whose parameters are none of those that it starts with."""
-    layers = Layers(method.split()[0], METHODS.get(method, {}), replicates=replicates, activation=activation)
-    made = build_model(model, layers, range(replicates), **{"width": 6, **options}).to(dtype)
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw, dtype=dtype))
-    return made
-
-
-def images(count=3, replicates=2, size=(8, 8), dtype=torch.float64, seed=2):
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, 3 * replicates, *size, generator=draw, dtype=torch.float64)
-    return x.to(dtype).contiguous(memory_format=torch.channels_last)
-
-
-def step(forward, model, x):
-    """What a training step gives: the logits, all gradients, all buffers."""
-    model.zero_grad()
-    logits = forward(x)
-    draw = torch.Generator().manual_seed(3)
-    (logits * torch.randn(logits.shape, generator=draw, dtype=torch.float64).to(logits.dtype)).sum().backward()
-    state = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-    return {"logits": logits.detach(), **state, **{name: one.clone() for name, one in model.named_buffers()}}
-
-
-def assert_same(found, expected, tolerance):
-    largest = max(one.abs().max() for one in expected.values())
-    for name, one in expected.items():  # some gradients are 0 but for rounding
-        scale = one.abs().max().clamp(min=1e-4 * largest)
-        assert ((found[name] - one).abs().max() / scale).item() <= tolerance, name
-
-
-def compared(model, x, steps=2, tolerance=1e-10):
-    """Both kernels on a network, in training and then in evaluation; returns the native one."""
-    other = copy.deepcopy(model)
-    native = Native(other, x.shape[1] // 3)
-    for _ in range(steps):
-        assert_same(step(native, other.train(), x), step(model, model.train(), x), tolerance)
-    assert native._program(x) is not None
-    with torch.no_grad():
-        expected, found = model.eval()(x), native.model.eval() and native(x)
-    assert_same({"logits": found}, {"logits": expected}, tolerance)
-    return native
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -238,10 +176,9 @@ def test_what_the_kernels_cannot_do_is_the_models():
         assert native._program(x) is not None
 
 
-def test_networks_of_which_they_know_too_little():
-    for model in (network("layer2d"), network(activation="tanh")):
-        with pytest.raises(Unknown):
-            Native(model, 2)
+def test_a_network_of_which_they_know_nothing():
+    with pytest.raises(Unknown, match="no convolution"):
+        Native(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), 1)
 
 
 class Own(nn.Module):
@@ -408,10 +345,10 @@ def test_kernels_that_cannot_be_are_refused_or_passed_over(compose, monkeypatch,
 KERNELS_C = (Path(library.FOLDER) / "kernels.c").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["kind", "norm", "handed"])
-def test_the_numbers_of_names_are_the_same_in_both(name):
+@pytest.mark.parametrize(("name", "where"), [("kind", trace), ("norm", program), ("handed", program)])
+def test_the_numbers_of_names_are_the_same_in_both(name, where):
     names = re.search(rf"enum {name} {{([^}}]*)}}", KERNELS_C)[1].replace(" ", "").split(",")
-    assert [getattr(program, one) for one in names] == list(range(len(names)))
+    assert [getattr(where, one) for one in names] == list(range(len(names)))
 
 
 @pytest.mark.parametrize(("name", "structure"), [("map", "Map"), ("op", "Op"), ("program", "Layout")])

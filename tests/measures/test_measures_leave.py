@@ -19,6 +19,7 @@ OPTIONS = {
     "matrices": ("measure.size=10",),
     "mismatch": ("measure.batches=[2]", "measure.shuffles=1", "measure.images=20"),
     "range_test": ("measure.steps=50",),
+    "recurrent": ("model=lstm", "measure.trained=true"),
     "shift": ("measure.every=2", "measure.images=10"),
     "speed": ("measure.size=16", "measure.passes=1"),
     "step": ("measure.batches=[1,2]", "measure.rates=3"),

@@ -13,7 +13,16 @@ from normbench.errors import InputError
 from normbench.kernels import fastest
 from normbench.measures import MEASURES
 from normbench.measures.biases import biases_of, norm_of
-from normbench.measures.shift import Gradients, compared, distance, drift, layers_of, spread_over, with_norms
+from normbench.measures.shift import (
+    Gradients,
+    Values,
+    compared,
+    distance,
+    drift,
+    layers_of,
+    spread_over,
+    with_norms,
+)
 from normbench.models import build_model
 from normbench.norms import Layers
 from normbench.norms.batch import BatchNorm, ConstantBatchNorm
@@ -126,6 +135,29 @@ def test_drift_is_the_way_of_the_median_in_widths():
     assert drift(percentiles)[0].isnan().tolist() == [False, True]
 
 
+def test_the_percentiles_are_numpys_and_the_first_unit_wanders_as_the_median_one_does(training):
+    network, task, plan = training("norm=batch", "optim.lr=1", "optim.warmup_samples=0")
+    values, seen = Values(network, task, 20), []
+    values.note(0)
+    for _ in steps(network, task, plan):
+        values.note(network.step)
+    [before, after] = values.pairs[-1]
+    hooks = [layer.register_forward_hook(lambda *of: seen.append(of[2].detach())) for layer in (before, after)]
+    network.model.train()(task.first_inputs(20))
+    for hook in hooks:
+        hook.remove()
+    drifts = drift(torch.stack(values.percentiles["after"])[:, :, 1])[0].numpy()
+    rows = values.unit_rows(1, 3)
+    units = [row["unit"] for row in rows[:3]]
+    assert units == np.abs(drifts - np.sort(drifts)[(len(drifts) - 1) // 2]).argsort(kind="stable")[:3].tolist()
+    for row in rows[-3:]:
+        assert (row["step"], row["layer"]) == (plan.steps, values.places[-1] + 1)
+        for maps, end in zip(seen, ("_before", ""), strict=True):
+            middle = maps[:, maps.shape[1] // 2 + row["unit"], maps.shape[2] // 2, maps.shape[3] // 2]
+            found = [row[f"p{share}{end}"] for share in (15, 50, 85)]
+            assert found == pytest.approx(np.percentile(middle.numpy(), [15, 50, 85]), rel=1e-5)
+
+
 def test_a_norm_is_paired_with_the_convolution_before_it():
     for norm, count in (("batch", 8), ("none", 8)):
         pairs = with_norms(build_model("vgg", Layers(norm), width=2))
@@ -143,7 +175,9 @@ def test_a_run_tells_both_and_a_probe_of_values_alone_the_one(run):
     assert {row["layer"] for row in rows if row["cosine"]} == {"1", "3", "5", "7", "9"}
     assert {(row["change"], row["cosine"]) for row in rows if row["cosine"] and row["layer"] == "1"} == {("0.0", "1.0")}
     assert [row["step"] for row in rows if row["p50"] and row["seed"] == "0"] == ["0", "4", "8", "12"]
+    assert len({row["unit"] for row in rows if row["p50_before"] and row["seed"] == "0"}) == 1
     [one] = alone["replicates"]
+    assert one["test_acc"] == pytest.approx(result["replicates"][1]["test_acc"])
     assert (one["ics"], one["ics_cosine"]) == (None, None)
     assert one["drift"] == pytest.approx(result["replicates"][1]["drift"], rel=1e-3)
 
@@ -227,6 +261,7 @@ def test_a_run_of_biases(run):
         (("measure=shift", "measure.layers=1"), r"measure\.layers=1: must be an integer ≥ 2, or 0"),
         (("measure=shift", "measure.every=0"), r"measure\.every=0: must be an integer ≥ 1"),
         (("measure=shift", "measure.images=1"), r"measure\.images=1: must be an integer ≥ 2"),
+        (("measure=shift", "measure.units=0"), r"measure\.units=0: must be an integer ≥ 1"),
         (("measure=biases",), r"norm=batch: no convolution has a bias beside it; norm\.affine=false leaves one"),
     ],
 )

@@ -5,10 +5,13 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from training_runs import outcomes
 
+from normbench import load
 from normbench.analysis.figures import curves_figure
 from normbench.runs.collect import collect
+from normbench.tasks import make_task
 
 EVERY = ("norm=batch", "evaluation.every_steps=5")  # of twelve steps an epoch
 
@@ -41,6 +44,31 @@ def test_the_steps_to_a_target_are_as_fine_as_the_validations(run):
     result, _, folder = run(*EVERY, "evaluation.target_acc=1")
     reached = [int(row["step"]) for row in rows_of(folder) if float(row["val_acc"]) >= 1]
     assert result["replicates"][0]["steps_to_target"] == min(reached)
+
+
+def test_the_gap_is_of_the_same_networks_on_training_and_test_images(run):
+    """Without augmentation, in evaluation mode; and nothing else changes."""
+    result, _, folder = run(
+        "replicates=2", "evaluation.train=true", "data.channel_scale=2", "data.test_channel_scale=1"
+    )
+    networks = load(folder)
+    task = make_task(networks.config, networks.seeds, "cpu")
+    x = task.inputs.repeated(task.data.train_images, 2)
+    with torch.no_grad():
+        right = networks.model(x).argmax(2) == task.data.train_labels
+    for entry, mine in zip(result["replicates"], right, strict=True):
+        assert entry["train_acc_eval"] == pytest.approx(100 * mine.double().mean().item())
+        assert entry["gap"] == entry["train_acc_eval"] - entry["test_acc"]
+    plain, _, _ = run("replicates=2", "data.channel_scale=2", "data.test_channel_scale=1")
+    own = {"train_acc_eval", "gap"}
+    assert [{k: v for k, v in entry.items() if k not in own} for entry in outcomes(result)] == outcomes(plain)
+    assert plain["run_id"] != result["run_id"]
+
+
+def test_one_that_diverges_has_no_gap(run):
+    result, _, _ = run("norm=none", "optim.lr=1e12", "lr_scaling=none", "evaluation.train=true")
+    (entry,) = result["replicates"]
+    assert (entry["status"], entry["train_acc_eval"], entry["gap"]) == ("diverged", 10, 0)
 
 
 def test_one_that_diverges_within_an_epoch_ends_there(run):

@@ -101,12 +101,12 @@ def test_logits_are_replicates_by_samples_by_classes(name, replicates):
     layers = Layers("batch", replicates=replicates)
     x = torch.randn(2, 3 * replicates, 32, 32)
     if not name.endswith(("32", "44", "56", "110")):  # the deep ones of the family differ in nothing but their depth
-        assert build_model(name, layers, range(replicates), width=2)(x).shape == (replicates, 2, 10)
-    model = build_model(name, layers, range(replicates), width=2, num_classes=7)
+        assert build_model(name, layers, range(replicates), width=4)(x).shape == (replicates, 2, 10)
+    model = build_model(name, layers, range(replicates), width=4, num_classes=7)
     assert model(x).shape == (replicates, 2, 7)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("lstm", "vit")])  # these have no maps
 def test_maps_shrink_to_an_eighth_at_most(name):
     """Down to 4×4 on 32×32 images (VGG: 2×2), so that every method has a statistic at the last layer; or not at all."""
     model, sizes = build_model(name, Layers("none"), width=2), []

@@ -15,7 +15,7 @@ from normbench.models import MODELS, build_model
 from normbench.models.resnet import PreactBlock
 from normbench.norms import NORMS, Layers
 from normbench.norms.batch import BatchNorm
-from normbench.norms.plain import Conv2d, Linear
+from normbench.norms.plain import Conv2d, Linear, LocalResponse
 
 
 def conv(inputs, outputs, size=3, stride=1, bias=False):
@@ -258,3 +258,35 @@ def test_skipinit_silences_the_branches_of_a_preactivation_network():
 def test_what_cannot_be_arranged_is_told_in_a_line(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+# --- Local response normalization. ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 4, 8])
+def test_local_response_normalization_is_torchs_in_each_replicate(channels):
+    """AlexNet's k = 2, n = 5, α = 1e-4 and β = 0.75; torch divides α by n."""
+    generator = torch.Generator().manual_seed(channels)
+    x = 50 * torch.randn(3, 2 * channels, 5, 5, dtype=torch.float64, generator=generator)
+    upstream = torch.randn(x.shape, dtype=torch.float64, generator=generator)
+    found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    mine = LocalResponse(2)(found)
+    parts = [F.local_response_norm(part, 5, alpha=5e-4, beta=0.75, k=2.0) for part in expected.chunk(2, 1)]
+    torch.testing.assert_close(mine, torch.cat(parts, 1), rtol=1e-12, atol=1e-12)
+    (mine * upstream).sum().backward()
+    (torch.cat(parts, 1) * upstream).sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-10, atol=1e-12)
+    assert (mine / x).max() < 0.6  # k alone would leave 0.59 of a value
+
+
+def test_inception_has_it_after_the_stem_and_the_first_pooling():
+    plain, lrn = (build_model("inception", Layers("none"), width=2, lrn=lrn) for lrn in (False, True))
+    assert {name: value.shape for name, value in lrn.state_dict().items()} == {
+        name: value.shape for name, value in plain.state_dict().items()
+    }
+    pool = next(module for module in plain.modules() if isinstance(module, nn.MaxPool2d))
+    for module in (plain.stem, pool):
+        module.register_forward_hook(lambda _, __, y: F.local_response_norm(y, 5, 5e-4, 0.75, 2.0))
+    x = 3 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(lrn(x), plain(x), rtol=1e-5, atol=1e-6)
+    assert sum(isinstance(module, LocalResponse) for module in lrn.modules()) == 2

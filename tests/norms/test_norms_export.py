@@ -15,6 +15,7 @@ VARIANTS += [
     ("weight_standardization", {"mode": "mean_only", "norm": "batch"}),
     ("ghost_batch", {"ghost_size": 2}),
     ("lp_batch", {"p": "l2", "affine": False}),
+    ("batch", {"scale": False}),
     ("lp_batch", {"p": "linf", "centre_first": False}),
 ]
 

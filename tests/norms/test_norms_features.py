@@ -181,6 +181,59 @@ def test_affine_false_is_no_scale_and_no_shift(name):
     close(plain.eval()(x), layer.eval()(x))
 
 
+@pytest.mark.parametrize("part", ["scale", "shift"])
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "mean-only batch"])
+def test_without_a_part_a_layer_is_the_one_whose_part_stays_as_it_starts(name, part):
+    torch.manual_seed(0)
+    layer = LAYERS[name](2).double()
+    less = type(layer)(C, 2, **{part: False}, **_options(layer)).double()
+    gone, kept = ("weight", "bias") if part == "scale" else ("bias", "weight")
+    assert [key for key, _ in less.named_parameters()] == [kept]
+    value = torch.linspace(-1, 2, 2 * C, dtype=torch.float64)
+    getattr(less, kept).data.copy_(value)
+    getattr(layer, kept).data.copy_(value)
+    x, other = (one.requires_grad_() for one in features(replicates=2).repeat(2, 1, 1, 1, 1))
+    g = torch.randn(x.shape, dtype=torch.float64)
+    for one, images in ((less, x), (layer, other)):
+        (one(images) * g).sum().backward()
+    close(x.grad, other.grad)
+    close(getattr(less, kept).grad, getattr(layer, kept).grad)
+    close(less.eval()(x), layer.eval()(other))
+    assert getattr(less, gone) is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gamma_and_beta_can_undo_batch_normalization(training):
+    """γ = √(var+ε), β = mean: the identity. Ioffe & Szegedy 2015, arXiv 1502.03167, §3."""
+    torch.manual_seed(0)
+    x = features(n=16)
+    layer = BatchNorm(C, eps=EPS, momentum=1.0).double()
+    layer(x)
+    var = x.var((0, 2, 3), correction=0) if training else layer.running_var
+    layer.weight.data.copy_((var + EPS).sqrt())
+    layer.bias.data.copy_(x.mean((0, 2, 3)))
+    torch.testing.assert_close(layer.train(training)(x), x, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("scale", [0.1, 7.0])
+def test_the_scale_of_the_weights_before_a_batch_normalization(scale):
+    """BN(aWu) = BN(Wu), with the same gradient by u and 1/a of that by W: arXiv 1502.03167, section 3.3."""
+    torch.manual_seed(0)
+    u = torch.randn(4, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(C, 3, 3, 3, dtype=torch.float64)
+    layer, g = BatchNorm(C, eps=1e-30).double(), torch.randn(4, C, 4, 4, dtype=torch.float64)
+
+    def of(w):
+        w = w.requires_grad_()
+        y = layer(torch.nn.functional.conv2d(u, w))
+        return y, *torch.autograd.grad((y * g).sum(), (u, w))
+
+    (y, by_u, by_w), (scaled, scaled_by_u, scaled_by_w) = of(weight.clone()), of(scale * weight)
+    close(scaled, y)
+    close(scaled_by_u, by_u)
+    close(scale * scaled_by_w, by_w)
+
+
 def _options(layer):
     kept = {"num_groups": GroupNorm, "ghost_size": GhostBatchNorm}
     options = {key: getattr(layer, key) for key, kind in kept.items() if type(layer) is kind}

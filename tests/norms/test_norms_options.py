@@ -34,7 +34,8 @@ def test_the_file_of_a_method_names_its_options_and_their_defaults(name):
 def test_defaults_are_of_their_type_and_eps_is_the_same_for_all(name):
     for key, (kind, default) in NORMS[name].options().items():
         assert type(default) is kind
-        assert default == {"eps": 1e-5, "ws_eps": 1e-5, "momentum": 0.1, "affine": True}.get(key, default)
+        same = {"eps": 1e-5, "ws_eps": 1e-5, "momentum": 0.1} | dict.fromkeys(("affine", "scale", "shift"), True)
+        assert default == same.get(key, default)
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -43,8 +44,9 @@ def test_every_option_reaches_its_layer(name):
     changed = {"eps": 0.25, "momentum": 0.25, "affine": False, "num_groups": 4, "ghost_size": 5, "ws_eps": 0.25}
     changed |= {"mode": "std_only", "norm": "batch", "mean_only_bn": True, "initial": 0.25}
     changed |= {"detach_statistics": True, "statistics": "running", "running_from": 0.25}
+    changed |= {"scale": False, "shift": False}
     changed |= {"p": "l2", "centre_first": False, "normalize": False}
-    changed |= {"mean_batches": 4, "dropout": 0.25, "alpha": 0.25, "gammas": [0.5]}
+    changed |= {"channels_per_group": 8, "mean_batches": 4, "dropout": 0.25, "alpha": 0.25, "gammas": [0.5]}
     changed |= {"n_mean": 0.25, "n_std": 2.0, "r_mean": 0.25, "r_std": 0.25}
     for key in NORMS[name].options():
         also = {("weight_norm", "momentum"): {"mean_only_bn": True}, ("weight_norm", "affine"): {"mean_only_bn": True}}

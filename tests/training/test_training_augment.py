@@ -20,8 +20,8 @@ from normbench.tasks.classify import mean_losses, right_answers
 BOTH = {"mixup": 0.4, "cutmix": 1.0}
 
 
-def augment(crop=0, flip=False, mixup=0.0, cutmix=0.0):
-    return SimpleNamespace(crop=crop, flip=flip, mixup=mixup, cutmix=cutmix)
+def augment(crop=0, flip=False, mixup=0.0, cutmix=0.0, brightness=0.0, contrast=0.0, saturation=0.0):
+    return SimpleNamespace(**locals())
 
 
 def images(n, seed=0):
@@ -91,6 +91,55 @@ def test_processes_take_the_parts_of_one_batch():
         for piece in pieces:
             assert torch.equal(mix.share, piece[2].share)
             assert torch.equal(mix.weight, piece[2].weight)
+
+
+# --- Colours. ---------------------------------------------------------------------------------------------------------
+
+COLOURED = {"brightness": 0.4, "contrast": 0.7, "saturation": 1.5}
+
+
+def test_distorted_colours_equal_torchvisions():
+    """Brightness, contrast, saturation, after crop and flip; but for numbers that float32 has on the other side of a
+    whole one, which a later distortion makes a few grey levels of."""
+    how = {"labels": torch.arange(24), "seeds": [7, 8], "epoch": 3, "batch_size": 8}
+    plain = Epoch(with_border(images(24), 4), augment=augment(4, True), **how)
+    found = Epoch(with_border(images(24), 4), augment=augment(4, True, **COLOURED), **how)
+    pixels = []
+    for step in range(3):
+        before, after = plain.batch(step)[0], found.batch(step)[0]
+        for i in range(8):
+            for r in range(2):
+                image = before[i, :, :, r].permute(2, 0, 1)
+                for name, function in (
+                    ("brightness", tv.adjust_brightness),
+                    ("contrast", tv.adjust_contrast),
+                    ("saturation", tv.adjust_saturation),
+                ):
+                    image = function(image, found.factors[name][8 * step + i, r].item())
+                pixels.append(after[i, :, :, r].permute(2, 0, 1).int() - image.int())
+        assert (before != after).double().mean() > 0.5
+    pixels = torch.stack(pixels).abs()
+    assert (pixels > 0).double().mean() < 0.001
+    assert pixels.max() <= 4
+
+
+def test_colours_are_drawn_as_colour_jitter_draws_them_and_anew_each_epoch():
+    epochs = [Epoch(images(2000), torch.zeros(2000), [1, 2], e, augment(**COLOURED), 10) for e in (0, 1)]
+    for name, strength in COLOURED.items():
+        low, high = v2.ColorJitter(**{name: strength}).__dict__[name]
+        for drawn in epochs[0].factors[name].T:
+            assert stats.kstest(drawn, stats.uniform(low, high - low).cdf).pvalue > 0.01
+        both = [epochs[0].factors[name][:, 0], epochs[0].factors[name][:, 1], epochs[1].factors[name][:, 0]]
+        assert len(torch.stack(both).unique(dim=0)) == 3
+    alone = Epoch(images(8), torch.zeros(2000), [1], 0, augment(saturation=1.5), 10)
+    assert list(alone.factors) == ["saturation"]
+    assert torch.equal(alone.factors["saturation"][:, 0], epochs[0].factors["saturation"][:, 0])
+
+
+def test_the_partner_of_a_mix_is_distorted_as_it_is_alone():
+    epoch = Epoch(images(8), torch.arange(8), [3], 0, augment(mixup=0.5, **COLOURED), 8)
+    found, _, mix = epoch.batch(0)
+    assert torch.equal(mix.images, found.roll(1, 0))
 
 
 # --- Mixup and cutmix. ------------------------------------------------------------------------------------------------

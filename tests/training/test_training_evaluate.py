@@ -196,3 +196,14 @@ def test_the_steps_to_a_target(run, monkeypatch):
     reached = [(entry["steps_to_target"], entry["target_reached"]) for entry in result["replicates"]]
     assert reached == [(24, True), (36, False)]  # twelve steps an epoch
     assert "steps_to_target" not in run(*options)[0]["replicates"][0]
+
+
+def test_the_accuracy_early_in_training_is_that_of_the_first_validation_from_there_on(run):
+    """A quarter of 10 steps lies between 2 and 3, after which the next validation is at 4."""
+    how = ("epochs=1", "data.train_size=80", "batch_size=8", "evaluation.every_steps=2")
+    result, rows, _ = run(*how, "evaluation.early_acc=0.25")
+    [entry], [row] = result["replicates"], [row for row in rows if row["step"] == "4"]
+    assert entry["val_acc_early"] == float(row["val_acc"])
+    lost, _, _ = run(*how, "evaluation.early_acc=0.25", "norm=none", "optim.lr=1e20")
+    [entry] = lost["replicates"]
+    assert (entry["status"], entry["val_acc_early"]) == ("diverged", 10)

@@ -23,7 +23,7 @@ from normbench.training.optimizer import (
     make_optimizer,
     set_lr,
 )
-from normbench.training.schedule import lr_factor
+from normbench.training.schedule import configured_plan, lr_factor
 
 
 def config(*overrides):
@@ -142,7 +142,23 @@ def test_schedules():
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )
     assert lr_factor(999, 1, 1000, optim(schedule="constant")) == 1
+    smooth = optim(schedule="exponential", gamma_every=0.25, warmup_samples=200)
+    assert [lr_factor(s, 1, 1000, smooth) for s in (100, 200, 450, 700)] == pytest.approx([0.505, 1, 0.1, 0.01])
     assert [scaled_lr(0.1, 32, rule) for rule in ("linear", "sqrt", "none")] == pytest.approx([0.025, 0.05, 0.1])
+
+
+def test_exponential_decay_is_torchs():
+    """Over 40 steps of 8 images, to a fifth over each third of them, from 5 times the rate on."""
+    typed = ("data=patterns", "data.train_size=80", "batch_size=8", "epochs=4", "device=cpu", "lr_scaling=none")
+    how = ("optim.schedule=exponential", "optim.gamma=0.2", "optim.gamma_every=0.3333", "optim.warmup_samples=0")
+    cfg = resolve(plan(normalize([*typed, *how, "optim.lr=0.02", "optim.lr_factor=5"]), False)[0][0].config)
+    found = configured_plan(cfg, SimpleNamespace(steps_per_epoch=10))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    torchs = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.2 ** (1 / (0.3333 * 40)))
+    for step in range(found.steps):
+        assert found.rate(step) == pytest.approx(torchs.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        torchs.step()
 
 
 @pytest.mark.parametrize("norm", NORMS)
