@@ -61,6 +61,7 @@ CELL_PLACEMENTS = ("gates", "per_gate", "cell_only")  # of the norms of model=ls
 CARRIES = ("raw", "normalized")  # the cell that its next step takes
 BLOCK_PLACEMENTS = ("pre", "post")  # of the norms of model=vit: before a part of a block, or after its sum
 STATISTICS = ("batch", "running")  # that norm=batch normalizes by in training
+RATES_FROM = ("theory", "tuned")  # factors of a method's parameters on the rate, or none
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh")
 KERNELS = ("auto", "native", "torch", "graph")
 INPUTS = ("raw", "unit", "symmetric", "zscore", "per_image", "min_max", "percentile", "three_sigma")
@@ -229,6 +230,7 @@ KEYS: dict[str, Key] = {
         Key("norm.name", _choice_of("norm")),
         Key("norm.scale", boolean, "unless_default", moot=lambda config: None if config.norm.affine else True),
         Key("norm.shift", boolean, "unless_default", moot=lambda config: None if config.norm.affine else True),
+        Key("norm.channels_per_group", integer(0), "unless_default"),
         Key("norm.detach_statistics", boolean, "unless_default"),
         Key("norm.statistics", one_of(STATISTICS), "unless_default"),
         Key(
@@ -299,6 +301,8 @@ KEYS: dict[str, Key] = {
             moot=lambda config: None if config.optim.schedule == "exponential" else 0.5,
         ),
         Key("optim.clip_norm", optional(POSITIVE)),
+        Key("optim.agc", optional(POSITIVE), "unless_default"),
+        Key("optim.rates_from", one_of(RATES_FROM), "unless_default"),
         Key("task.name", _choice_of("task"), "unless_default"),
         Key("measure.name", _choice_of("measure"), "unless_default"),
         _never(

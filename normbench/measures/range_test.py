@@ -50,7 +50,8 @@ def find_lr(
     check_range(low, high, steps)
     rates = [low * (high / low) ** (step / (steps - 1)) for step in range(steps)]
     optimizer_rates = [scaled_lr(rate, config.batch_size, config.lr_scaling) for rate in rates]
-    plan = Plan(steps, optimizer_rates.__getitem__, share=lambda step: 1.0, clip_norm=config.optim.clip_norm)
+    clips = {"clip_norm": config.optim.clip_norm, "agc": config.optim.agc}
+    plan = Plan(steps, optimizer_rates.__getitem__, share=lambda step: 1.0, **clips)
     losses = {}
     for start in range(0, len(seeds), config.stack):
         task = make_task(config, seeds[start : start + config.stack], device, data=data)

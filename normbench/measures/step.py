@@ -52,7 +52,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     layer and share of the first batch's way."""
     started, how = time.perf_counter(), config.measure
     plan = configured_plan(config, task)
-    plan = Plan(max(how.batches) - 1, plan.rate, plan.share, plan.clip_norm)
+    plan = Plan(max(how.batches) - 1, plan.rate, plan.share, plan.clip_norm, agc=plan.agc)
     session.begin(task.seeds, plan.steps, 0, images=config.batch_size * len(task.seeds))
     network = Network(config, task)
     looks = Looks(network, task, plan, how)

@@ -68,6 +68,7 @@ def bare_model(name: str, layers: Layers, **options) -> nn.Module:
         raise InputError("model", name, f"unknown model; {choices_text(name, MODELS)}")
     if options.get("width", 1) < 1:
         raise InputError("model.width", options["width"], "must be an integer ≥ 1")
+    layers.require_model(name)
     try:
         with torch.random.fork_rng(devices=[]):  # the layers' own first draws are overwritten: leave no trace of them
             return MODELS[name](layers, **options)

@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
             *layers.conv_norm_act(in_channels, channels, 3, stride, norm_position=norm_position), end
         )
         if projects(in_channels, channels, stride, shortcut=shortcut):
-            self.shortcut = layers.conv_norm(in_channels, channels, 1, stride)
+            self.shortcut = layers.conv_norm(in_channels, channels, 1, stride, place="shortcut")
         else:
             self.shortcut = without_parameters(layers, in_channels, channels, stride)
         self.sum, self.act = sum, act
@@ -66,7 +66,7 @@ class _ResNet(nn.Module):
         super().__init__()
         how = {"norm_position": norm_position}
         shapes = block_shapes(widths, blocks_per_stage)
-        self.stem = nn.Sequential(*layers.conv_norm_act(3, widths[0], 3, **how))
+        self.stem = nn.Sequential(*layers.conv_norm_act(3, widths[0], 3, place="stem", **how))
         self.blocks = nn.Sequential(
             *[
                 BasicBlock(layers, *shape, sum=layers.residual_sum(i, len(shapes)), shortcut=shortcut, **how)
@@ -156,7 +156,7 @@ class PreactBlock(nn.Module):
         )
         self.projects = projects(in_channels, channels, stride, shortcut=shortcut)
         if self.projects:
-            self.shortcut = layers.conv(in_channels, channels, 1, stride)
+            self.shortcut = layers.conv(in_channels, channels, 1, stride, place="shortcut")
         else:
             self.shortcut = without_parameters(layers, in_channels, channels, stride)
         self.sum = sum
@@ -186,7 +186,7 @@ class PreactResNet(nn.Module):
         super().__init__()
         widths, blocks = cifar_stages(depth, width)
         shapes = block_shapes(widths, blocks)
-        self.stem = nn.Sequential(*layers.conv_norm_act(3, width, 3))
+        self.stem = nn.Sequential(*layers.conv_norm_act(3, width, 3, place="stem"))
         self.blocks = nn.Sequential(
             *[
                 PreactBlock(

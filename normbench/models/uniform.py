@@ -27,7 +27,7 @@ class Uniform(nn.Module):
     ):
         super().__init__()
         how = {"norm_position": norm_position}
-        self.stem = nn.Sequential(*layers.conv_norm_act(3, width, 3, stride=4, **how))
+        self.stem = nn.Sequential(*layers.conv_norm_act(3, width, 3, stride=4, place="stem", **how))
         if residual:
             if depth % 2:
                 raise InputError("depth", depth, "must be even with residual=true: blocks have two convolutions")

@@ -7,7 +7,7 @@ from torch import nn
 from normbench.config.keys import NORM_POSITIONS
 from normbench.errors import InputError, choices_text
 from normbench.norms.methods import get_method, require_options
-from normbench.norms.plain import Concatenate, Conv2d, Dropout, Linear, LocalResponse, PadShortcut
+from normbench.norms.plain import Concatenate, Conv2d, Dropout, Linear, LocalResponse
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.ReLU,
@@ -46,11 +46,13 @@ class Layers:
         self.replicates, self.activation, self.zero_init_residual = replicates, activation, zero_init_residual
 
     # Lists of modules are to stand one after the other: nn.Sequential(*layers.conv_norm_act(3, 16, 3)).
+    # place: of a convolution in a residual network, as method.py has it; ends_branch: its place is the end.
 
-    def conv(self, in_channels, out_channels, kernel_size, stride=1, *, ends_branch=False):
+    def conv(self, in_channels, out_channels, kernel_size, stride=1, *, ends_branch=False, place="inside"):
         """A convolution alone, with same padding. ends_branch: the last layer of a residual branch."""
         shift = _shifts(self.norm_act(out_channels)[0])
-        conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not shift)
+        place = "end" if ends_branch else place
+        conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not shift, place=place)
         return self._branch_end(conv) if ends_branch else conv
 
     def norm_act(self, num_channels) -> list[nn.Module]:
@@ -60,14 +62,15 @@ class Layers:
         more = {"act": self.act} if self.method.keeps_activation else {}
         return [self._build(self.method.norm_act, num_channels, self.replicates, **more)]
 
-    def conv_norm(self, in_channels, out_channels, kernel_size, stride=1, *, ends_branch=False):
+    def conv_norm(self, in_channels, out_channels, kernel_size, stride=1, *, ends_branch=False, place="inside"):
         """A convolution with same padding and the method's norm. ends_branch: the last of a residual branch."""
         norm = self._norm(out_channels)
-        conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not _shifts(norm))
+        place = "end" if ends_branch else place
+        conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not _shifts(norm), place=place)
         return self._branch_end(conv, norm) if ends_branch else nn.Sequential(conv, norm)
 
     def conv_norm_act(
-        self, in_channels, out_channels, kernel_size, stride=1, *, norm_position="before"
+        self, in_channels, out_channels, kernel_size, stride=1, *, norm_position="before", place="inside"
     ) -> list[nn.Module]:
         """A convolution with its norm and activation. norm_position: in NORM_POSITIONS.
 
@@ -75,10 +78,10 @@ class Layers:
         """
         self._require_position(norm_position)
         if norm_position == "after":  # no shift of the norm stands in for the convolution's bias
-            conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=True)
+            conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=True, place=place)
             return [conv, self.act(), self._norm(out_channels)]
         norm, *act = self.norm_act(out_channels)
-        conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not _shifts(norm))
+        conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not _shifts(norm), place=place)
         return [nn.Sequential(conv, norm), *act]
 
     def branch_end(
@@ -91,7 +94,7 @@ class Layers:
         self._require_position(norm_position)
         if norm_position == "before":
             return self.conv_norm(in_channels, out_channels, kernel_size, ends_branch=True), self.act()
-        conv = self._conv(in_channels, out_channels, kernel_size, 1, bias=True)
+        conv = self._conv(in_channels, out_channels, kernel_size, 1, bias=True, place="end")
         return self._branch_end(conv), nn.Sequential(self.act(), self._norm(out_channels))
 
     def residual_sum(self, block: int, blocks: int) -> Callable:
@@ -113,13 +116,18 @@ class Layers:
         return Dropout(p, self.replicates)
 
     def pad_shortcut(self, new_channels, stride):
-        return PadShortcut(new_channels, stride, self.replicates)
+        return self._build(self.method.pad, new_channels, stride, self.replicates)
 
     def concatenate(self):
         return Concatenate(self.replicates)
 
     def local_response(self):
         return LocalResponse(self.replicates)
+
+    def require_model(self, model: str):
+        """Refuse a method that is made for another model alone."""
+        if self.method.model not in (None, model):
+            raise InputError("norm", self.name, f"is for model={self.method.model} alone, not for model={model}")
 
     def require_no_residual(self, model: str):
         """Called by a model without residual branches: a method that acts only on those would do nothing there."""
@@ -146,7 +154,7 @@ class Layers:
     def _norm(self, num_channels):
         return self._build(self.method.norm, num_channels, self.replicates)
 
-    def _conv(self, in_channels, out_channels, kernel_size, stride, *, bias):
+    def _conv(self, in_channels, out_channels, kernel_size, stride, *, bias, place):
         return self._build(
             self.method.conv,
             in_channels,
@@ -156,6 +164,7 @@ class Layers:
             padding=kernel_size // 2,
             bias=bias,
             replicates=self.replicates,
+            **self.method.of_conv(place=place, act=self.act),
         )
 
     def _branch_end(self, conv, norm=None):

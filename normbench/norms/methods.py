@@ -15,7 +15,30 @@ from normbench.norms.activation import (
     without_proxy,
 )
 from normbench.norms.batch import GhostBatchNorm, SyncBatchNorm, batch_norm, freeze_statistics
+from normbench.norms.free import (
+    FixupConv2d,
+    FixupEnd,
+    FixupLinear,
+    FixupShortcut,
+    NormFreeEnd,
+    RescaleConv2d,
+    RescaleLinear,
+    RescaleSum,
+    ScaledWSConv2d,
+    expect_variances,
+    fixup_factors,
+    fixup_weights,
+    gathering,
+    rescale_weights,
+    tell_step,
+)
 from normbench.norms.local import DivisiveNorm, DynamicTanh, RMSNorm
+from normbench.norms.mean_field import (
+    MeanFieldConv2d,
+    MeanFieldLinear,
+    mean_field_rates,
+    mean_field_weights,
+)
 from normbench.norms.method import Method
 from normbench.norms.mixed import ExtendedBatchNorm, SwitchableNorm
 from normbench.norms.plain import ResidualScalar
@@ -58,6 +81,30 @@ NORMS: dict[str, Method] = {
         mean_only_or_none, conv=WeightNormConv2d, linear=WeightNormLinear, prepare=data_dependent_init
     ),
     "weight_standardization": Method(standardization_norm, conv=WeightStandardizationConv2d),
+    "rescale": Method(
+        conv=RescaleConv2d,
+        linear=RescaleLinear,
+        residual_sum=RescaleSum,
+        initialize=rescale_weights,
+        before_step=tell_step,
+        form=gathering,
+    ),
+    "fixup": Method(
+        conv=FixupConv2d,
+        linear=FixupLinear,
+        pad=FixupShortcut,
+        residual=FixupEnd,
+        initialize=fixup_weights,
+        lr_factor=fixup_factors,
+    ),
+    "scaled_ws": Method(conv=ScaledWSConv2d, residual=NormFreeEnd, initialize=expect_variances),
+    "mean_field": Method(
+        conv=MeanFieldConv2d,
+        linear=MeanFieldLinear,
+        initialize=mean_field_weights,
+        lr_factor=mean_field_rates,
+        model="mlp",
+    ),
 }
 
 

@@ -98,6 +98,12 @@ def _side_by_side(x):
     return x.flatten(-2).permute(0, 3, 1, 2)
 
 
+def per_channel(values, x):
+    """Values of the replicates or channels, R or R·C, as they broadcast over x: N×(R·C), with or without positions."""
+    values = values.to(x.dtype).repeat_interleave(x.shape[1] // values.numel())
+    return values.view(1, -1, *(1,) * (x.dim() - 2))
+
+
 class PadShortcut(nn.Module):
     """The parameter-free residual shortcut: every stride-th position, new channels filled with zeros.
 

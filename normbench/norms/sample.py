@@ -13,7 +13,8 @@ class GroupNorm(Norm):
     """Group normalization: mean and variance over H, W and the C/G channels of a group, per sample.
 
     Wu & He 2018, arXiv 1803.08494, equation 7. Input and output N×(R·C)×H×W; R replicates take R·G groups, so that no
-    group crosses a replicate. Raises InputError if num_groups does not divide num_channels.
+    group crosses a replicate. channels_per_group: C/G in place of G, where it is not 0. Raises InputError where
+    one of the two does not divide num_channels.
     """
 
     def __init__(
@@ -22,18 +23,22 @@ class GroupNorm(Norm):
         replicates: int = 1,
         *,
         num_groups: int = 8,
+        channels_per_group: int = 0,
         eps: float = 1e-5,
         affine: bool = True,
         scale: bool = True,
         shift: bool = True,
     ):
         super().__init__(num_channels, replicates, eps, affine, scale, shift)
-        if num_groups < 1 or num_channels % num_groups:
+        if not channels_per_group and (num_groups < 1 or num_channels % num_groups):
             divisors = ", ".join(str(g) for g in range(1, num_channels + 1) if num_channels % g == 0)
             raise InputError(
                 "num_groups", num_groups, f"does not divide the {num_channels} channels of a layer; choices: {divisors}"
             )
-        self.num_groups = num_groups
+        if channels_per_group < 0 or (channels_per_group and num_channels % channels_per_group):
+            wrong = f"does not divide the {num_channels} channels of a layer; 0: num_groups says how many groups"
+            raise InputError("channels_per_group", channels_per_group, wrong)
+        self.num_groups = num_channels // channels_per_group if channels_per_group else num_groups
 
     def forward(self, x):
         if not torch.jit.is_scripting():

@@ -9,7 +9,7 @@ from normbench.kernels import fastest
 from normbench.norms import get_method
 from normbench.norms.plain import Drawing
 from normbench.random import derive
-from normbench.training.optimizer import make_optimizer, set_lr
+from normbench.training.optimizer import adaptive_units, make_optimizer, set_lr
 
 INIT_IMAGES = 512  # training images that a method prepares itself with
 
@@ -36,7 +36,9 @@ class Network:
         self.parameters = list(self.model.parameters())
         self.method = get_method(config.norm.name)
         self.recorded = config.kernels == "graph"
-        self.optimizer = make_optimizer(self.model, config.optim, self.method.lr_factor(self.model), self.recorded)
+        factors = self.method.lr_factor(self.model) if config.optim.rates_from == "theory" else {}
+        self.optimizer = make_optimizer(self.model, config.optim, factors, self.recorded)
+        self.units = adaptive_units(self.model, self.replicates) if config.optim.agc is not None else []
         self.step, self.lost = 0, torch.zeros(self.replicates, dtype=torch.bool)
         if saved is None:
             self.method.prepare(self.model, task.first_inputs(INIT_IMAGES))

@@ -52,6 +52,33 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
             group["lr"] = own
 
 
+def adaptive_units(model, replicates: int) -> list[tuple[torch.nn.Parameter, int]]:
+    """The parameters that adaptive clipping is for, and how many units each has: all but the classifier's.
+
+    A unit is a filter, a feature of a linear layer, or of other parameters what a replicate has of them.
+    """
+    units = []
+    for name, parameter in model.named_parameters():
+        if not name.startswith("classifier."):
+            linear = parameter.shape[:2].numel()  # R×out×in
+            units.append((parameter, {4: len(parameter), 3: linear}.get(parameter.dim(), replicates)))
+    return units
+
+
+def clip_adaptively(units, limit: float) -> None:
+    """Scale the gradient of each unit whose norm is above limit·max(norm of its weights, 1e-3) down to that.
+
+    units: from adaptive_units. Brock et al. 2021, arXiv 2102.06171, equation 3 and §4.1.
+    """
+    for parameter, count in units:
+        if parameter.grad is not None:
+            weights, gradient = parameter.detach().reshape(count, -1), parameter.grad.reshape(count, -1)
+            most = limit * weights.norm(dim=1, keepdim=True).clamp(min=1e-3)
+            norms = gradient.norm(dim=1, keepdim=True)
+            factors = torch.where(norms > most, most / norms.clamp(min=1e-6), torch.ones_like(norms))
+            parameter.grad.copy_((gradient * factors).view_as(parameter))
+
+
 def gradient_norms(parameters, replicates: int) -> torch.Tensor:
     """The Euclidean norm of each replicate's whole gradient: R."""
     squares = [p.grad.reshape(replicates, -1).square().sum(1) for p in parameters if p.grad is not None]

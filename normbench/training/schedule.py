@@ -15,7 +15,8 @@ def configured_plan(config, task) -> Plan:
         samples, total = step * config.batch_size, steps * config.batch_size
         return peak * lr_factor(samples, config.batch_size, total, config.optim)
 
-    return Plan(steps, rate, lambda step: step / steps, config.optim.clip_norm, config.logging.grad_norm_steps)
+    clips = {"clip_norm": config.optim.clip_norm, "agc": config.optim.agc}
+    return Plan(steps, rate, lambda step: step / steps, norm_steps=config.logging.grad_norm_steps, **clips)
 
 
 def lr_factor(samples: int, batch_size: int, total: int, optim) -> float:

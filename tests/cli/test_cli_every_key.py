@@ -36,7 +36,16 @@ VALUES = {
 # What turns out wrong within a configuration alone.
 IN_PLACE = {"a section": "${norm}", "unknown": "${nope}", "missing": "???"}
 # What may be what: said here anew, key by key, for what shows in no default.
-NULL = {"arm", "study", "reuse", "optim.rates_of", "optim.warmup_samples", "optim.clip_norm", "augment.resize"}
+NULL = {
+    "arm",
+    "study",
+    "reuse",
+    "optim.rates_of",
+    "optim.warmup_samples",
+    "optim.clip_norm",
+    "optim.agc",
+    "augment.resize",
+}
 NULL |= {f"evaluation.{name}" for name in ("target_acc", "every_steps", "early_acc")}
 NULL |= {f"data.{name}" for name in ("train_size", "test_size", "root")}  # the root is for CIFAR-10 alone
 NULL |= {f"data.test_{name}" for name in ("noise", "noise_strength", "bits", "channel_scale")}
@@ -51,7 +60,7 @@ NUMBERS |= {
 }
 NUMBERS |= {
     f"optim.{name}"
-    for name in ("lr", "lr_factor", "momentum", "eps", "weight_decay", "gamma", "gamma_every", "clip_norm")
+    for name in ("lr", "lr_factor", "momentum", "eps", "weight_decay", "gamma", "gamma_every", "clip_norm", "agc")
 }
 NUMBERS |= {"evaluation.target_acc", "evaluation.early_acc", "norm.running_from"}
 # The ranges of a method's options are its layers' own to know, which refuse these in a later step.

@@ -76,6 +76,8 @@ CHANGES = {
     "optim.gamma": 0.5,
     "optim.gamma_every": 0.25,
     "optim.clip_norm": 1.0,
+    "optim.agc": 0.01,
+    "optim.rates_from": "tuned",
     "norm.momentum": 0.2,
     "norm.eps": 1e-4,
     "norm.affine": False,

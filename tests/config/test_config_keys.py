@@ -73,6 +73,7 @@ EXAMPLES = {
     "norm.name": (["none", "group"], ["gruop", None]),
     "norm.scale": ([True, False], NO_BOOLEAN),
     "norm.shift": ([True, False], NO_BOOLEAN),
+    "norm.channels_per_group": ([0, 4], [-1, *NO_INTEGER]),
     "norm.detach_statistics": ([True, False], NO_BOOLEAN),
     "norm.statistics": (["batch", "running"], ["group", *NO_NAME]),
     "norm.running_from": ([0, 0.8, 1.0], [-0.1, 1.1, *NO_NUMBER]),
@@ -131,6 +132,8 @@ EXAMPLES = {
     "optim.gamma": ([0.1, 1], [0, 1.1, -1, *NO_NUMBER]),
     "optim.gamma_every": ([0.1, 1, 3], [0, -1, *NO_NUMBER]),
     "optim.clip_norm": ([None, 0.1, 5], [0, -1, NAN, INF, "no", True]),
+    "optim.agc": ([None, 0.01, 5], [0, -1, NAN, INF, "no", True]),
+    "optim.rates_from": (["theory", "tuned"], ["tune", None]),
     "evaluation.batch_size": ([1, 500], [0, *NO_INTEGER]),
     "evaluation.precise_images": ([0, 10_000], [-1, *NO_INTEGER]),
     "evaluation.precise_augment": ([True, False], NO_BOOLEAN),
@@ -192,7 +195,7 @@ def test_every_key_of_the_files_has_a_check_and_every_check_a_key():
 
 @pytest.mark.parametrize("name", sorted(NORMS))
 def test_an_option_of_a_method_takes_its_type_alone(name):
-    wrong = {int: 1.5, float: "much", bool: 1, str: 3}
+    wrong = {int: 1.5, float: "much", bool: 1, str: 3, list: 0.5}
     for key, (kind, default) in NORMS[name].options().items():
         check = method_keys(name)[f"norm.{key}"].check
         assert check(default) is None

@@ -42,6 +42,10 @@ MAPS = {
     "group": "ynn yny",
     "layer2d": LAYER,
     "instance": "yny yyy",
+    "rescale": "nnn nnn",
+    "fixup": "nnn nnn",
+    "scaled_ws": WEIGHT,
+    "mean_field": "nnn nnn",
     "weight_standardization": "yny yny",  # its filters are scaled alike, and its group norm has the rest
 }
 

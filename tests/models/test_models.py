@@ -152,7 +152,7 @@ def test_init_scale_multiplies_the_filters_and_nothing_else():
         torch.testing.assert_close(b.weight, 0.1 * a.weight)
 
 
-@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("name", [name for name in NORMS if name not in ("rescale", "fixup", "mean_field")])
 def test_every_method_starts_from_the_same_filters(name):
     reference = build_model("resnet8", Layers("batch", replicates=2), (7, 8), width=8)
     model = build_model("resnet8", Layers(name, replicates=2), (7, 8), width=8)
@@ -161,7 +161,7 @@ def test_every_method_starts_from_the_same_filters(name):
     assert len(ours) == 8
     for mine, their in zip(ours, theirs, strict=True):
         assert torch.equal(mine.weight, their.weight)
-        if name != "weight_standardization":
+        if name not in ("weight_standardization", "scaled_ws"):
             torch.testing.assert_close(mine.filters(), their.filters(), rtol=1e-6, atol=0)
 
 

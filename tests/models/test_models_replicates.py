@@ -32,7 +32,8 @@ NETS = [
 ]  # and the size of their images
 
 
-def build(method, options, seeds, model="resnet8", **more):
+def build(method, options, seeds, model=None, **more):
+    model = model or NORMS[method].model or "resnet8"
     known = NORMS[method].options()
     options = {key: value for key, value in SMALL.items() if key in known} | options
     made = build_model(model, Layers(method, options, replicates=len(seeds)), seeds, width=4, **more)

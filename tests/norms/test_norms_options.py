@@ -18,6 +18,11 @@ def test_every_method_has_a_file_of_its_own_and_every_file_a_method():
     assert {path.stem for path in CONF.glob("*.yaml")} == set(NORMS)
 
 
+# Methods whose norm has no shift; and those whose convolutions add one of their own instead of a bias.
+WITHOUT_SHIFT = ("none", "skipinit", "weight_norm", "rescale", "fixup", "scaled_ws", "mean_field")
+SHIFTED = ("rescale", "fixup")
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_the_file_of_a_method_names_its_options_and_their_defaults(name):
     given = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
@@ -47,6 +52,7 @@ def test_every_option_reaches_its_layer(name):
     changed |= {"r_max": 2.0, "d_max": 2.0, "about": "channel", "over": "sample", "alpha": 0.25, "window": 3}
     changed |= {"forward_decay": 0.25, "backward_decay": 0.25, "layer_scaling": False, "sigma": 0.25}
     changed |= {"learn_eps": True, "proxy_eps": 0.25}
+    changed |= {"channels_per_group": 8, "mean_batches": 4, "dropout": 0.25, "alpha": 0.25, "gammas": [0.5]}
     changed |= {"n_mean": 0.25, "n_std": 2.0, "r_mean": 0.25, "r_std": 0.25}
     for key in NORMS[name].options():
         also = {("weight_norm", "momentum"): {"mean_only_bn": True}, ("weight_norm", "affine"): {"mean_only_bn": True}}
@@ -64,6 +70,8 @@ def described(branch):
     attributes = ("eps", "momentum", "num_groups", "ghost_size", "mode", "ws_eps", "running_from")
     attributes += ("r_max", "d_max", "about", "over", "window", "sigma", "forward_decay", "backward_decay")
     attributes += ("layer_scaling", "proxy_eps", "p", "centre_first", "n_mean", "n_std", "r_mean", "r_std")
+    attributes += ("mean_batches", "dropout", "alpha", "gammas")
+    attributes += ("p", "centre_first", "n_mean", "n_std", "r_mean", "r_std")
     return [
         (type(layer), {key: getattr(layer, key, None) for key in attributes}, _parameters(layer)) for layer in branch
     ]
@@ -156,6 +164,8 @@ def test_a_convolution_has_a_bias_where_its_norm_has_no_shift(name):
     shifts = getattr(norm, "bias", None) is not None
     assert shifts == (name not in ("none", "skipinit", "weight_norm", "rms"))
     assert (conv.bias is None) == shifts
+    assert shifts == (name not in WITHOUT_SHIFT)
+    assert (conv.bias is None) == (shifts or name in SHIFTED)
     if "affine" in NORMS[name].options():
         conv, _ = Layers(name, {"affine": False}).conv_norm(8, 16, 3)
         assert conv.bias is not None

@@ -26,6 +26,7 @@ def assert_close(a: dict, b: dict, tolerance: float):
 def test_a_stacked_run_equals_the_run_of_each_seed_alone(run, norm):
     options = [f"norm={norm}", "precision=float64", *EVERYTHING, *FEW]
     options += ["norm.ghost_size=4"] if norm == "ghost_batch" else []
+    options += [f"model={NORMS[norm].model}"] if NORMS[norm].model else []
     stacked, rows, _ = run(*options, "replicates=3", "stack=3", "seed=4")
     for r in (0, 2):
         alone, alone_rows, _ = run(*options, f"seed={4 + r}")

@@ -164,7 +164,7 @@ def test_exponential_decay_is_torchs():
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_weight_decay_reaches_the_weights_of_convolutions_and_linear_layers_alone(norm, name):
-    cfg = config(f"norm={norm}", f"optim={name}")
+    cfg = config(f"norm={norm}", f"optim={name}", f"model={NORMS[norm].model or 'resnet8'}")
     model = make_model(cfg, [0])
     optimizer = make_optimizer(model, cfg.optim)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
