@@ -27,12 +27,15 @@ PARTS = {
     "norm_act": "norm and activation as one",
     "conv": "convolution",
     "linear": "linear layer",
+    "pad": "shortcut without weights",
     "residual_sum": "residual sum",
     "residual": "end of a residual branch",
     "initialize": "first draw of the weights",
     "prepare": "start on a first batch",
     "before_step": "something before each step",
     "lr_factor": "learning rates of its own",
+    "form": "steps that are not alike",
+    "model": "a network of its own",
 }
 NAMES_A_RUN = {"always": "always", "unless_default": "unless default", "never": "never"}
 

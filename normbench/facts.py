@@ -184,22 +184,22 @@ FACTS: dict[str, Facts] = {
     "rescale": Facts(
         "Shao et al. 2020, NeurIPS 33",
         "y = αx + βf(x) of block l of L, α² = 1−β², β² = 1/(l+L); biases before the convolutions",
-        look=Look("#A3262A", "*", (0, (5, 2, 1, 2))),
+        look=Look("#A3262A", "$C$", (0, (5, 2, 1, 2))),
     ),
     "fixup": Facts(
         "Zhang et al. 2019, arXiv 1901.09321",
         "y = x + s·f(x), weights × L^(−1/(2m−2)) in branches of m layers, the last ones 0; scalar biases beside each",
-        look=Look("#7A3B00", "8", (0, (3, 2))),
+        look=Look("#7A3B00", "$U$", (0, (3, 2))),
     ),
     "scaled_ws": Facts(
         "Brock et al. 2021, arXiv 2101.08692",
         "w = g(v−μ)/√(n·σ²) of each filter of n values; y = x + αs·f(x/d), d the deviation that x is expected to have",
-        look=Look("#4B4B8F", "1", (0, (7, 2, 2, 2))),
+        look=Look("#4B4B8F", "$N$", (0, (7, 2, 2, 2))),
     ),
     "mean_field": Facts(
         "Yu & Spiliopoulos 2022, arXiv 2209.01018",
         "y = N^(−γ)·Wx of each layer of N inputs; γ from ½ to 1",
-        look=Look("#5C6B2F", "2", (0, (2, 2, 6, 2))),
+        look=Look("#5C6B2F", "$M$", (0, (2, 2, 6, 2))),
     ),
 }
 
