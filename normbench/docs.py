@@ -26,12 +26,15 @@ PARTS = {
     "norm_act": "norm and activation as one",
     "conv": "convolution",
     "linear": "linear layer",
+    "pad": "shortcut without weights",
     "residual_sum": "residual sum",
     "residual": "end of a residual branch",
     "initialize": "first draw of the weights",
     "prepare": "start on a first batch",
     "before_step": "something before each step",
     "lr_factor": "learning rates of its own",
+    "form": "first steps of their own",
+    "model": "one network alone",
 }
 NAMES_A_RUN = {"always": "always", "unless_default": "unless default", "never": "never"}
 
