@@ -34,8 +34,8 @@ PARTS = {
     "prepare": "start on a first batch",
     "before_step": "something before each step",
     "lr_factor": "learning rates of its own",
-    "form": "steps that are not alike",
-    "model": "a network of its own",
+    "form": "first steps of their own",
+    "model": "one network alone",
 }
 NAMES_A_RUN = {"always": "always", "unless_default": "unless default", "never": "never"}
 

@@ -60,6 +60,8 @@ def test_a_file_composes_resolves_and_trains_a_step(group, choice, images):
     typed = [f"{group}={choice}", "data.train_size=16", "batch_size=16", "epochs=1", "evaluation.precise_images=2"]
     if group == "model":
         typed += ["norm=group"]
+    if group == "norm" and NORMS[choice].model:
+        typed += [f"model={NORMS[choice].model}"]
     config = resolve(compose(*typed, "device=cpu"))
     assert config[group].name == choice  # the name that records hold is the name that was typed
     onlooker = Onlooker()

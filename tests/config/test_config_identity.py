@@ -19,7 +19,7 @@ from normbench.config.resolve import resolve
 from normbench.config.values import plain
 
 OF_OTHER_MODELS = {"model.depth", "model.residual", "model.sequence", "model.placement", "model.carry", "model.lrn"}
-OF_OTHER_MODELS |= {"model.init_gamma", "model.heads", "model.patch"}
+OF_OTHER_MODELS |= {"model.init_gamma", "model.heads", "model.patch", "norm.channels_per_group"}
 # Key → another valid value; and the choices that the key needs.
 CHANGES = {
     "batch_size": 64,

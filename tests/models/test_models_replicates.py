@@ -21,7 +21,7 @@ VARIANTS = [
     ("noisy_batch", {"normalize": False}),
     ("layer2d", {"affine": False}),
 ]
-METHODS = [(name, {}) for name in NORMS] + VARIANTS
+METHODS = [(name, {}) for name in NORMS if NORMS[name].model is None] + VARIANTS
 NETS = [
     ("resnet18", 8),
     ("inception", 8),
@@ -32,8 +32,7 @@ NETS = [
 ]  # and the size of their images
 
 
-def build(method, options, seeds, model=None, **more):
-    model = model or NORMS[method].model or "resnet8"
+def build(method, options, seeds, model="resnet8", **more):
     known = NORMS[method].options()
     options = {key: value for key, value in SMALL.items() if key in known} | options
     made = build_model(model, Layers(method, options, replicates=len(seeds)), seeds, width=4, **more)
@@ -118,6 +117,10 @@ def test_three_steps_of_training_are_those_of_each_replicate(method, options, re
 @pytest.mark.parametrize(("model", "image"), NETS)
 def test_so_they_are_in_every_network(model, image, method):
     check_training(method, {}, SEEDS, model, image)
+
+
+def test_so_they_are_of_a_method_for_one_network_alone():
+    check_training("mean_field", {}, SEEDS, "mlp", 32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
