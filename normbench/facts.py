@@ -199,7 +199,7 @@ FACTS: dict[str, Facts] = {
     "mean_field": Facts(
         "Yu & Spiliopoulos 2022, arXiv 2209.01018",
         "y = N^(−γ)·Wx of each layer of N inputs; γ from ½ to 1",
-        look=Look("#5C6B2F", "$M$", (0, (2, 2, 6, 2))),
+        look=Look("#5C6B2F", "$M$", (0, (2, 2, 8, 2))),
     ),
 }
 

@@ -24,7 +24,7 @@ def main() -> None:
     first = {"where": panels[0].get("where"), "lines": panels[0].get("lines", "method")}
     curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
     figures = {"figure": sweep_figure(runs, panels, published=study.about.published, footer=footer)}
-    if judged(runs) or len(study.curves):  # runs of a probe have no epochs
+    if len(study.curves) or (judged(runs) and "diverged_epoch" in runs):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
     figures |= pages(study, footer)
     paths = [path for name, figure in figures.items() for path in save(figure, study.folder, name)]

@@ -69,7 +69,7 @@ class Study:
         path = self.folder / "runs.csv"
         table = read(path)
         probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
-        table = complete(table, path, OF_ANY if probed and HEADLINE not in table else NEEDED)
+        table = complete(table, path, OF_ANY if probed and NEEDED[0] not in table else NEEDED)
         if table.empty:
             raise UserError(f"{path}: a table without rows")
         table = table[[c for c in table if not outcome_of(c).tested]] if self.validation_only else table

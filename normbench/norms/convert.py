@@ -43,6 +43,8 @@ def convert_norms(model: nn.Module, norm: str, /, **options) -> nn.Module:
     require_options(norm, options)
     if method.of_branches:
         raise InputError("norm", norm, "acts on residual branches, which cannot be told in a finished model")
+    if method.model is not None:
+        raise InputError("norm", norm, f"is for model={method.model} alone, with the weights that it starts from")
     if method.norm_act is not None:
         raise InputError("norm", norm, "is norm and activation in one, which are apart in a finished model")
 

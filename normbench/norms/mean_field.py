@@ -30,7 +30,7 @@ class _Scaled:
     def _keep(self, gammas) -> None:
         if not all(0.5 <= gamma <= 1 for gamma in gammas):
             raise InputError("gammas", list(gammas), "must be numbers from 0.5 to 1, one a hidden layer")
-        self.gammas = list(gammas)
+        self.gammas, self.factor = list(gammas), 1.0
 
     def filters(self):
         return self.weight * self.factor

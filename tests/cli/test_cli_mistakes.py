@@ -9,8 +9,8 @@ MISTAKES = {
     # unknown choice
     "norm=gruop": ["norm=gruop", "did you mean group?", "weight_standardization"],
     "+norm=gruop": ["norm=gruop", "did you mean group?", "batch"],
-    "norm=": ["norm=", "batch, ghost_batch"],
-    "norm=null": ["norm=null", "batch, ghost_batch"],
+    "norm=": ["norm=", "batch, batch_renorm"],
+    "norm=null": ["norm=null", "batch, batch_renorm"],
     "norm=[group]": ["norm=[group]", "ghost_batch"],
     "norm={a:1}": ["norm=", "ghost_batch"],
     "model=resnet9": ["model=resnet9", "did you mean resnet8?", "vgg"],

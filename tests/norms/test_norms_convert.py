@@ -15,7 +15,9 @@ from normbench.norms.plain import Norm
 from normbench.norms.sample import GroupNorm, InstanceNorm
 from normbench.norms.weight import WeightNormConv2d, WeightStandardizationConv2d
 
-CONVERTIBLE = [name for name, method in NORMS.items() if method.residual is None and method.norm_act is None]
+CONVERTIBLE = [
+    name for name, method in NORMS.items() if not (method.of_branches or method.model) and method.norm_act is None
+]
 
 
 def resnet():

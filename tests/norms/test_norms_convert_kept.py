@@ -14,7 +14,9 @@ from torchvision import models
 from normbench.norms import NORMS, convert_norms
 from normbench.norms.batch import BatchNorm
 
-METHODS = [(name, {}) for name, method in NORMS.items() if not method.of_branches and method.norm_act is None]
+METHODS = [
+    (name, {}) for name, method in NORMS.items() if not (method.of_branches or method.model) and method.norm_act is None
+]
 METHODS += [("weight_norm", {"mean_only_bn": True}), ("batch", {"affine": False})]
 
 

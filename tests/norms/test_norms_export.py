@@ -8,7 +8,9 @@ from torch import nn
 
 from normbench.norms import NORMS, convert_norms
 
-VARIANTS = [(name, {}) for name, method in NORMS.items() if not method.of_branches and method.norm_act is None]
+VARIANTS = [
+    (name, {}) for name, method in NORMS.items() if not (method.of_branches or method.model) and method.norm_act is None
+]
 VARIANTS += [
     ("weight_norm", {"mean_only_bn": True}),
     ("weight_standardization", {"mode": "std_only"}),

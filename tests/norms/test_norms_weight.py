@@ -311,7 +311,7 @@ def test_data_dependent_init_that_fails_leaves_the_model_as_it_was():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if name != "weight_norm"])
+@pytest.mark.parametrize("name", [name for name in NORMS if name != "weight_norm" and NORMS[name].model is None])
 def test_data_dependent_init_leaves_other_methods_untouched(name):
     model = build_model("resnet8", Layers(name), width=8).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
