@@ -55,9 +55,11 @@ def _percentiles(rows: pd.DataFrame, footer: str) -> Figure:
     panels = []
     for (model, method), mine in rows.groupby(["model", "method"], sort=False):
         mine = mine[mine["seed"] == mine["seed"].min()]
-        mine = mine[mine["unit"] == mine["unit"].iloc[0]].sort_values("step")
+        mine = mine[mine["unit"].eq(mine["unit"].iloc[0]) | mine["unit"].isna()].sort_values(
+            "step"
+        )  # of one, or untold
         panels.append((f"{model}, {method}", "input of the activation", "", method, mine))
-        if method != "none":
+        if method != "none" and mine["p50_before"].notna().any():
             panels.append((f"{model}, {method}", "input of the norm", "_before", method, mine))
     drawn, grid = layout.grid_of(len(panels))
     for axes, (title, what, end, method, mine) in zip(grid, panels, strict=True):
