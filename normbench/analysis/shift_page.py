@@ -69,9 +69,12 @@ def _percentiles(rows: pd.DataFrame, footer: str) -> Figure:
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.set_ylabel(what)
-    notes = [
-        f"Percentiles {', '.join(map(str, PERCENTILES))} over training images of one unit of the last layer, one seed: "
-        "the unit whose median wanders most nearly as far as that of the median unit."
-    ]
+    which = (
+        ": the unit whose median wanders most nearly as far as that of the median unit."
+        if rows["unit"].notna().any()
+        else "."
+    )
+    shares = ", ".join(map(str, PERCENTILES))
+    notes = [f"Percentiles {shares} over training images of one unit of the last layer, one seed{which}"]
     layout.finish(drawn, notes, footer)
     return drawn
