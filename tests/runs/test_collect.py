@@ -79,7 +79,8 @@ def test_every_replicate_is_a_row_whatever_became_of_it(sweep):
     assert table.loc[("batch", 0), "stats_batch"] == 8
     assert table["stats_batch"].isna().tolist() == [False, False, True, True, True, True]
     assert table.loc[("group", 0), "error"] == "RuntimeError: out of paper"
-    assert table.loc[("group", 0), "options"] == "affine=True eps=1e-05 num_groups=8 scale=True shift=True"
+    options = "affine=True channels_per_group=0 eps=1e-05 num_groups=8 scale=True shift=True"
+    assert table.loc[("group", 0), "options"] == options
     assert table["commit"].tolist() == ["abc1234"] * 2 + ["def5678"] * 2 + ["abc1234"] * 2
     assert table["torch"].unique().tolist() == ["2.99"]
     assert table["study"].unique().tolist() == ["mine"]
