@@ -8,6 +8,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -32,12 +33,14 @@ def costs(method: str) -> dict[str, tuple[str, str, str]]:
 
 def findings(method: str) -> list[str]:
     """A line a claim that names the method, study by study: its verdict, the statement, the estimate and n."""
-    return [line for named, line in _verdicts() if method in named]
+    return [line for named, line in _verdicts(RESULTS) if method in named]
 
 
-def _verdicts() -> Iterator[tuple[set[str], str]]:
+@cache
+def _verdicts(results: Path) -> list[tuple[set[str], str]]:
     """The methods that a claim names, and what is told of it, in the order of the summaries."""
-    for path in sorted(RESULTS.glob("*/claims.json")):
+    found = []
+    for path in sorted(results.glob("*/claims.json")):
         study, summary = path.parent.name, path.with_name("summary.md")
         claims = [claim["text"] for claim in json.loads(path.read_text("utf-8")).values()]
         for told, how, estimate, _, n, _, verdict, *_ in _rows(summary.read_text("utf-8")) if summary.exists() else []:
@@ -45,7 +48,8 @@ def _verdicts() -> Iterator[tuple[set[str], str]]:
             if text is not None and "not enough" not in verdict:
                 claims.remove(text)  # some statements stand twice
                 line = f"{verdict}, [{study}](../results/{study}/summary.md): {text['statement']} ({how})"
-                yield set(_named(text)), f"{line}: {estimate}, n = {n}"
+                found.append((set(_named(text)), f"{line}: {estimate}, n = {n}"))
+    return found
 
 
 def _is(text: dict, told: str, how: str) -> bool:

@@ -13,7 +13,7 @@ from normbench.analysis.kinds import KINDS
 from normbench.cards import costs, findings
 from normbench.config.files import GROUPS, OF_ALL, choices, conf_dir, default_choices
 from normbench.config.keys import KEYS, identity_of
-from normbench.errors import InputError, choices_text
+from normbench.errors import require_choice
 from normbench.facts import facts_of
 from normbench.measures import MEASURES
 from normbench.norms import NORMS, Method
@@ -45,8 +45,7 @@ def filled(text: str) -> str:
 
     def table(found: re.Match) -> str:
         name, end, _ = found.groups()
-        if name not in TABLES:
-            raise InputError("generated", name, choices_text(name, TABLES))
+        require_choice("generated", name, TABLES)
         return f"{name}{end}\n{TABLES[name]()}\n\n"
 
     return MARKED.sub(table, text)

@@ -30,6 +30,12 @@ def _as_typed(value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def require_choice(key: str, value, choices) -> None:
+    """Raises InputError, with the choices, for a value that is none of them."""
+    if value not in choices:
+        raise InputError(key, value, choices_text(value, choices))
+
+
 def choices_text(value, choices) -> str:
     """'did you mean group? choices: batch, group, …' for a value that is none of the choices."""
     choices = sorted(str(choice) for choice in choices)

@@ -8,7 +8,7 @@ from normbench.analysis.figures import curves_figure, save, sweep_figure
 from normbench.analysis.pages import pages
 from normbench.analysis.panels import default_panels, figures_of
 from normbench.analysis.results_tables import judged
-from normbench.analysis.study import study_of
+from normbench.analysis.study import has_training, study_of
 from normbench.analysis.tables import commits, scale
 from normbench.cli import one_line, study_command
 
@@ -24,7 +24,7 @@ def main() -> None:
     first = {"where": panels[0].get("where"), "lines": panels[0].get("lines", "method")}
     curves = wanted.get("curves", {"columns": panels[0].get("x"), **first})
     figures = {"figure": sweep_figure(runs, panels, published=study.about.published, footer=footer)}
-    if len(study.curves) or (judged(runs) and "diverged_epoch" in runs):  # runs of a probe have no epochs
+    if len(study.curves) or (judged(runs) and has_training(runs)):  # runs of a probe have no epochs
         figures["curves"] = curves_figure(study.curves, runs, **curves, footer=footer)
     figures |= pages(study, footer)
     paths = [path for name, figure in figures.items() for path in save(figure, study.folder, name)]

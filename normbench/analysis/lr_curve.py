@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import require_choice
 
 RULES = ("steepest", "minimum/10")
 DIVERGED = 4.0  # times the lowest smoothed loss, as fastai has it
@@ -70,8 +70,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float], chance: float, rule
 
     Raises InputError for an unknown rule.
     """
-    if rule not in RULES:
-        raise InputError("rule", rule, choices_text(rule, RULES))
+    require_choice("rule", rule, RULES)
     width, start = _widths(len(rates))
     lost = divergence(losses, len(rates))
     smoothed = _smooth(losses, width)[:lost]

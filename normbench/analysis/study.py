@@ -25,11 +25,17 @@ from normbench.words import literal
 
 # What summary.md and the figures cannot do without: of the outcomes the few that every version of runs.csv has had.
 OF_ANY = (*OTHER, *CONFIGURATION, *ENVIRONMENT, "seconds", "stack", "ms_per_step")
-NEEDED = ("diverged_epoch", OBJECTIVE, HEADLINE, *OF_ANY)  # where there is any training
+EPOCH = "diverged_epoch"  # what trainings alone have
+NEEDED = (EPOCH, OBJECTIVE, HEADLINE, *OF_ANY)  # where there is any training
 
 
 # Of a claim whose text git was asked about.
 BEFORE, AFTER = "before the runs", "changed after the runs"
+
+
+def has_training(table: pd.DataFrame) -> bool:
+    """Whether any row of a runs.csv is of a training, and so has epochs; a probe may tell accuracies without."""
+    return EPOCH in table
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Study:
         path = self.folder / "runs.csv"
         table = read(path)
         probed = any(o.name in table for name, some in MEASUREMENTS.items() if name != TRAIN for o in some)
-        table = complete(table, path, OF_ANY if probed and NEEDED[0] not in table else NEEDED)
+        table = complete(table, path, OF_ANY if probed and not has_training(table) else NEEDED)
         if table.empty:
             raise UserError(f"{path}: a table without rows")
         table = table[[c for c in table if not outcome_of(c).tested]] if self.validation_only else table

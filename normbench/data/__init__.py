@@ -9,7 +9,7 @@ import torch
 from normbench.config.sizes import LABELS
 from normbench.data import cifar10, patterns
 from normbench.data.corruption import brightness, corrupted, mislabelled
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.random import derive
 
 
@@ -63,8 +63,7 @@ def load_dataset(
     Raises InputError for an unknown name, or for a size or seed out of range, and UserError where CIFAR-10 can be
     neither read nor fetched.
     """
-    if name not in LOADERS:
-        raise InputError("name", name, choices_text(name, LOADERS))
+    require_choice("name", name, LOADERS)
     arrays = LOADERS[name](root)
     images, labels = arrays["train_images"], arrays["train_labels"]
     test_images, test_labels = arrays["test_images"], arrays["test_labels"]

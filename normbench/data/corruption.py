@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import require_choice
 
 CHUNK = 5000  # images whose noise is in memory at a time
 GRID = 3  # points along a side that the field of non_uniformity passes through
@@ -51,8 +51,7 @@ def corrupted(images: torch.Tensor, *, noise: str, strength: float, bits: int, s
     (non_uniformity). bits: of the intensity; each value becomes the nearest of 2^bits levels evenly spread over 0…255,
     rounded to a whole grey level. seed: of the draws. Raises InputError for an unknown noise.
     """
-    if noise not in NOISES:
-        raise InputError("data.noise", noise, choices_text(noise, NOISES))
+    require_choice("data.noise", noise, NOISES)
     if NOISES[noise] is None and bits == 8:
         return images
     generator, levels = torch.Generator().manual_seed(seed), 2**bits - 1

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import require_choice
 
 # Precision of a run → the format of inputs, parameters and statistics; bfloat16 computes in it what autocast does.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -82,8 +82,7 @@ class Inputs:
     """
 
     def __init__(self, kind: str, mean, std, device, dtype: torch.dtype, channel_scale: float = 1.0):
-        if kind not in KINDS:
-            raise InputError("data.input", kind, choices_text(kind, KINDS))
+        require_choice("data.input", kind, KINDS)
         scale, shift = torch.tensor([channel_scale, 1, 1], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         if kind in ALIKE:
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))

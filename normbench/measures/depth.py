@@ -19,7 +19,7 @@ from torch import nn
 
 from normbench.measures.alike import significant, with_cost
 from normbench.measures.gradients import convolutions
-from normbench.measures.start import at_start, looked_at
+from normbench.measures.start import each_at_start, looked_at
 from normbench.tasks.classify import batch_loss
 
 DIGITS = 6  # significant ones, of a row
@@ -28,17 +28,15 @@ DIGITS = 6  # significant ones, of a row
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     """An entry a seed: growth of the gradient and of the variance by a layer; and a row a place and seed."""
     started = time.perf_counter()
-    session.begin(task.seeds, len(task.seeds), 0)
     entries, rows = [], []
-    for seed in task.seeds:
-        gradients, variances = observe(*at_start(config, task, seed), config.augment.label_smoothing)
+    for seed, start in each_at_start(config, task, session):
+        gradients, variances = observe(*start, config.augment.label_smoothing)
         entries.append({"seed": seed, "status": "finished"} | growth(gradients, variances))
         rows += [
             {"seed": seed, "layer": layer, "gradient_norm": significant(norm, DIGITS)}
             | {"variance": significant(variance, DIGITS)}
             for layer, (norm, variance) in enumerate(zip(gradients, variances, strict=True), 1)
         ]
-        session.step(0, lambda: None)
     return with_cost(entries, started), rows
 
 

@@ -12,7 +12,6 @@ channel, an image's own, can change them.
 """
 
 import time
-from collections import deque
 
 import numpy as np
 import torch
@@ -22,15 +21,14 @@ from torch import nn
 from normbench.analysis.statistics import holm
 from normbench.config.sizes import train_images
 from normbench.errors import InputError
-from normbench.measures.alike import significant, training, with_cost
+from normbench.measures.alike import significant, with_cost
 from normbench.measures.gradients import convolutions
 from normbench.measures.start import looked_at
+from normbench.measures.trained import begun
 from normbench.norms.plain import Norm
 from normbench.random import derive
 from normbench.records.metrics import GAUSSIAN
 from normbench.tasks.build import check_network
-from normbench.training.network import Network
-from normbench.training.schedule import configured_plan
 
 FEWEST = 20  # values, below which the test's approximation of the kurtosis is none
 LEVEL = 0.01  # at which a channel is told from a normal one
@@ -50,11 +48,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     """An entry a seed: the share of channels that are not normal, skewness and excess kurtosis, after the norms and
     before them; and a row a layer, place and seed."""
     started = time.perf_counter()
-    plan = configured_plan(config, task)
-    session.begin(task.seeds, plan.steps if config.measure.trained else 1, 0)
-    network = Network(config, task)
-    if config.measure.trained:
-        deque(training(network, task, plan, session), maxlen=0)
+    network = begun(config, task, session)
     with network.precision():
         seen = observe(network.model, task.first_inputs(config.measure.images), task.seeds)
     entries, rows = [], []

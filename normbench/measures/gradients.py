@@ -15,7 +15,7 @@ from torch import nn
 
 from normbench.errors import InputError
 from normbench.measures.alike import significant, with_cost
-from normbench.measures.start import at_start, looked_at
+from normbench.measures.start import each_at_start, looked_at
 from normbench.norms.plain import Conv2d
 from normbench.records.metrics import BEYOND, BINS, TAILS
 from normbench.tasks.build import check_network, make_model
@@ -37,16 +37,14 @@ def check(config, processes: int) -> None:
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     """An entry a seed: of the chosen layer, of the growth with depth, of the logits; and a row a layer and seed."""
     started = time.perf_counter()
-    session.begin(task.seeds, len(task.seeds), 0)
     entries, rows = [], []
-    for seed in task.seeds:
-        layers, logits = observe(*at_start(config, task, seed), config.augment.label_smoothing, config.measure.layer)
+    for seed, start in each_at_start(config, task, session):
+        layers, logits = observe(*start, config.augment.label_smoothing, config.measure.layer)
         chosen = layers[middle(len(layers)) if config.measure.layer == 0 else config.measure.layer - 1]
         told = {name: chosen[name] for name in (*TAILS, *(f"output_{name}" for name in TAILS))}
         growth = {f"channel_{of}_slope": slope([layer[f"channel_{of}"] for layer in layers]) for of in ("mean", "std")}
         entries.append({"seed": seed, "status": "finished"} | told | growth | {"class_share": class_share(*logits)})
         rows += [{"seed": seed} | {name: _rounded(value) for name, value in layer.items()} for layer in layers]
-        session.step(0, lambda: None)
     return with_cost(entries, started), rows
 
 

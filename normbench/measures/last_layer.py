@@ -10,7 +10,7 @@ import time
 import torch
 
 from normbench.measures.alike import significant, with_cost
-from normbench.measures.start import at_start, looked_at
+from normbench.measures.start import each_at_start, looked_at
 from normbench.norms.plain import Conv2d, Linear
 from normbench.tasks.classify import batch_loss
 
@@ -20,15 +20,13 @@ DIGITS = 6  # significant ones, of a row
 def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     """An entry a seed: the norm of that gradient on its first batch; a row a layer and seed, the classifier last."""
     started = time.perf_counter()
-    session.begin(task.seeds, len(task.seeds), 0)
     entries, rows = [], []
-    for seed in task.seeds:
-        norms = weight_gradients(*at_start(config, task, seed), config.augment.label_smoothing)
+    for seed, start in each_at_start(config, task, session):
+        norms = weight_gradients(*start, config.augment.label_smoothing)
         entries.append({"seed": seed, "status": "finished", "last_gradient": norms[-2]})
         rows += [
             {"seed": seed, "layer": layer, "gradient": significant(norm, DIGITS)} for layer, norm in enumerate(norms, 1)
         ]
-        session.step(0, lambda: None)
     return with_cost(entries, started), rows
 
 

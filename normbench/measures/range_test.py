@@ -14,7 +14,7 @@ import torch
 
 from normbench.analysis.lr_curve import RULES, LrTest, Suggestion, divergence
 from normbench.config.rates import scaled_lr
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.tasks import make_task
 from normbench.tasks.build import check_network
 from normbench.training.machine import cpu_threads
@@ -88,8 +88,7 @@ def check(config, processes: int) -> None:
     how = config.measure
     try:
         check_range(how.low, how.high, how.steps)
-        if how.rule not in RULES:
-            raise InputError("rule", how.rule, choices_text(how.rule, RULES))
+        require_choice("rule", how.rule, RULES)
     except InputError as error:
         raise error.within("measure") from None
     check_network(config, processes)

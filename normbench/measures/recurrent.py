@@ -6,18 +6,16 @@ or shrinking, and so the other from exploding or vanishing).
 """
 
 import time
-from collections import deque
 
 import torch
 
 from normbench.errors import InputError
-from normbench.measures.alike import entries_of, significant, training
+from normbench.measures.alike import entries_of, significant
 from normbench.measures.start import looked_at
+from normbench.measures.trained import begun
 from normbench.models.lstm import LSTM
 from normbench.tasks.build import check_network, make_model
 from normbench.tasks.classify import mean_losses
-from normbench.training.network import Network
-from normbench.training.schedule import configured_plan
 
 DIGITS = 6  # significant ones, of a row
 
@@ -33,11 +31,7 @@ def measure(config, task, session) -> tuple[list[dict], list[dict]]:
     """An entry a seed: how much the size of pre-activations varies over the steps, and the gradient that comes back; a
     row a step of the sequence and seed."""
     started = time.perf_counter()
-    plan = configured_plan(config, task)
-    session.begin(task.seeds, plan.steps if config.measure.trained else 1, 0)
-    network = Network(config, task)
-    if config.measure.trained:
-        deque(training(network, task, plan, session), maxlen=0)
+    network = begun(config, task, session)
     network.draw_as_at(0, 0)
     count = min(config.batch_size, len(task.data.train_labels))
     labels = task.data.train_labels[:count].expand(len(task.seeds), -1)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.measures.alike import require_least, with_cost
 from normbench.random import derive
 
@@ -26,8 +26,7 @@ SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 def check(config, processes: int) -> None:
     """Raises InputError for an operation that there is not, and for sizes, scales and counts that cannot be."""
     how = config.measure
-    if how.operation not in OPERATIONS:
-        raise InputError("measure.operation", how.operation, choices_text(how.operation, OPERATIONS))
+    require_choice("measure.operation", how.operation, OPERATIONS)
     if how.size < 16 or how.size % 16:
         raise InputError("measure.size", how.size, "must be a multiple of 16, at least 16")
     if not how.scale > 0:

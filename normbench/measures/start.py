@@ -1,5 +1,6 @@
 """A network of one seed as its training starts, the batch that a probe looks at it with, and how it stays as it was."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +19,14 @@ def at_start(config, task, seed: int) -> tuple[torch.nn.Module, torch.Tensor, to
     network = Network(config, alone)
     network.draw_as_at(0, 0)
     return network.model, alone.first_inputs(config.batch_size), alone.data.train_labels[: config.batch_size]
+
+
+def each_at_start(config, task, session) -> Iterator[tuple[int, tuple[torch.nn.Module, torch.Tensor, torch.Tensor]]]:
+    """Each seed of a task, and what `at_start` has of it; the session sees a step a seed."""
+    session.begin(task.seeds, len(task.seeds), 0)
+    for seed in task.seeds:
+        yield seed, at_start(config, task, seed)
+        session.step(0, lambda: None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The networks that a measurement looks at once they are trained."""
+"""The networks that a measurement looks at, once they are trained or as they start."""
 
 from collections import deque
 
@@ -8,6 +8,16 @@ from normbench.records.metrics import OVER, TRAIN
 from normbench.training.kept import Networks, kept
 from normbench.training.network import Network
 from normbench.training.schedule import configured_plan
+
+
+def begun(config, task, session) -> Network:
+    """The networks of the task's seeds at initialization, or, where `measure.trained` asks for it, trained here."""
+    plan = configured_plan(config, task)
+    session.begin(task.seeds, plan.steps if config.measure.trained else 1, 0)
+    network = Network(config, task)
+    if config.measure.trained:
+        deque(training(network, task, plan, session), maxlen=0)
+    return network
 
 
 def trained(config, task, session) -> Network | Networks:

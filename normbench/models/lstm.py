@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normbench.config.keys import CARRIES, CELL_PLACEMENTS, SEQUENCES
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.models.samples import StepNorm
 from normbench.norms.plain import Linear
 
@@ -53,8 +53,8 @@ class LSTM(nn.Module):
     ):
         super().__init__()
         layers.require_no_convolutions("lstm")
-        _require("sequence", sequence, SEQUENCES)
-        _require("carry", carry, CARRIES)
+        require_choice("sequence", sequence, SEQUENCES)
+        require_choice("carry", carry, CARRIES)
         self.width, self.carry, self.replicates = width, carry, layers.replicates
         self.read = _rows if sequence == "rows" else _pixels
         steps, inputs = (SIZE, 3 * SIZE) if sequence == "rows" else (COARSE**2, 1)
@@ -84,7 +84,7 @@ class Gates(nn.Module):
 
     def __init__(self, layers, width: int, steps: int, placement: str):
         super().__init__()
-        _require("placement", placement, CELL_PLACEMENTS)
+        require_choice("placement", placement, CELL_PLACEMENTS)
         if layers.method.linear is Linear:
             self.from_hidden = Recurrent(width, 4 * width, replicates=layers.replicates, bias=False)
         else:
@@ -128,11 +128,6 @@ def _pixels(x: torch.Tensor, replicates: int) -> torch.Tensor:
     """Images N×(R·3)×32×32 as R×64×N×1: the mean of the colours and of 4×4 pixels a step, row by row."""
     grey = x.unflatten(1, (replicates, 3)).mean(2)
     return F.avg_pool2d(grey, grey.shape[-1] // COARSE).flatten(2).permute(1, 2, 0).unsqueeze(3)
-
-
-def _require(key: str, value: str, choices) -> None:
-    if value not in choices:
-        raise InputError(key, value, choices_text(value, choices))
 
 
 def _start_at(gamma: float, model: nn.Module, method: str) -> None:

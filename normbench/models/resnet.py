@@ -3,7 +3,7 @@
 from torch import nn
 
 from normbench.config.keys import SHORTCUTS
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 
 
 def block_shapes(widths, blocks_per_stage: int) -> list[tuple[int, int, int]]:
@@ -25,8 +25,7 @@ def cifar_stages(depth: int, width: int) -> tuple[tuple[int, int, int], int]:
 
 def projects(in_channels, channels, stride, *, shortcut: str) -> bool:
     """Whether a block of this shape has a projection for its shortcut."""
-    if shortcut not in SHORTCUTS:
-        raise InputError("shortcut", shortcut, choices_text(shortcut, SHORTCUTS))
+    require_choice("shortcut", shortcut, SHORTCUTS)
     return shortcut == "projection" and (stride != 1 or in_channels != channels)
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from normbench.config.keys import BLOCK_PLACEMENTS
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.models.samples import of_samples
 from normbench.norms.plain import Filters
 
@@ -39,8 +39,7 @@ class ViT(nn.Module):
     ):
         super().__init__()
         layers.require_no_convolutions("vit")
-        if placement not in BLOCK_PLACEMENTS:
-            raise InputError("placement", placement, choices_text(placement, BLOCK_PLACEMENTS))
+        require_choice("placement", placement, BLOCK_PLACEMENTS)
         for key, value, of in (("heads", heads, width), ("patch", patch, SIZE)):
             if of % value:
                 raise InputError(key, value, f"must divide {'the width ' if of == width else ''}{of}")

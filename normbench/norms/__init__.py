@@ -1,9 +1,8 @@
-"""Normalization methods: a family a file (batch, sample, weight), the layers that all start from in plain.
+"""Normalization methods: a family a file (docs/methods.md lists them), the layers that all start from in plain.
 
 method.py says what a method may replace, and its life; methods.py is the table NORMS; factory.py what models ask for
-their layers; convert.py puts a method into other people's models; fold.py makes
-batch normalization part of the layers before it. What is known of a method without its layers stands in
-normbench/facts.py.
+their layers; convert.py puts a method into other people's models; fold.py makes batch normalization part of the layers
+before it. What is known of a method without its layers stands in normbench/facts.py.
 """
 
 from normbench.norms.convert import convert_norms

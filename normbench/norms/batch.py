@@ -12,7 +12,7 @@ from torch import distributed
 from torch.nn import functional as F
 
 from normbench.config.keys import STATISTICS
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.norms.plain import Norm, require_values
 
 
@@ -125,8 +125,7 @@ def batch_norm(
 ):
     """The layer of norm=batch: BatchNorm, or one whose statistics are constants. Raises InputError."""
     options = {"momentum": momentum, "eps": eps, "affine": affine, "scale": scale, "shift": shift}
-    if statistics not in STATISTICS:
-        raise InputError("statistics", statistics, choices_text(statistics, STATISTICS))
+    require_choice("statistics", statistics, STATISTICS)
     if not 0 <= running_from <= 1:
         raise InputError("running_from", running_from, "must lie between 0 and 1: a share of training")
     if statistics == "batch" and not detach_statistics:

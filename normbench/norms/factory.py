@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from normbench.config.keys import NORM_POSITIONS
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.norms.methods import get_method, require_options
 from normbench.norms.plain import Concatenate, Conv2d, Dropout, Linear, LocalResponse
 
@@ -41,8 +41,7 @@ class Layers:
             require_options(norm, self.options)
         except InputError as error:
             raise error.within("norm") from None
-        if activation not in ACTIVATIONS:
-            raise InputError("model.activation", activation, choices_text(activation, ACTIVATIONS))
+        require_choice("model.activation", activation, ACTIVATIONS)
         self.replicates, self.activation, self.zero_init_residual = replicates, activation, zero_init_residual
 
     # Lists of modules are to stand one after the other: nn.Sequential(*layers.conv_norm_act(3, 16, 3)).
@@ -58,13 +57,13 @@ class Layers:
     def norm_act(self, num_channels) -> list[nn.Module]:
         """The method's norm and the activation, or what the method has for both."""
         if self.method.norm_act is None:
-            return [self._norm(num_channels), self.act()]
+            return [self.norm(num_channels), self.act()]
         more = {"act": self.act} if self.method.keeps_activation else {}
         return [self._build(self.method.norm_act, num_channels, self.replicates, **more)]
 
     def conv_norm(self, in_channels, out_channels, kernel_size, stride=1, *, ends_branch=False, place="inside"):
         """A convolution with same padding and the method's norm. ends_branch: the last of a residual branch."""
-        norm = self._norm(out_channels)
+        norm = self.norm(out_channels)
         place = "end" if ends_branch else place
         conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not _shifts(norm), place=place)
         return self._branch_end(conv, norm) if ends_branch else nn.Sequential(conv, norm)
@@ -79,7 +78,7 @@ class Layers:
         self._require_position(norm_position)
         if norm_position == "after":  # no shift of the norm stands in for the convolution's bias
             conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=True, place=place)
-            return [conv, self.act(), self._norm(out_channels)]
+            return [conv, self.act(), self.norm(out_channels)]
         norm, *act = self.norm_act(out_channels)
         conv = self._conv(in_channels, out_channels, kernel_size, stride, bias=not _shifts(norm), place=place)
         return [nn.Sequential(conv, norm), *act]
@@ -95,7 +94,7 @@ class Layers:
         if norm_position == "before":
             return self.conv_norm(in_channels, out_channels, kernel_size, ends_branch=True), self.act()
         conv = self._conv(in_channels, out_channels, kernel_size, 1, bias=True, place="end")
-        return self._branch_end(conv), nn.Sequential(self.act(), self._norm(out_channels))
+        return self._branch_end(conv), nn.Sequential(self.act(), self.norm(out_channels))
 
     def residual_sum(self, block: int, blocks: int) -> Callable:
         """From a shortcut and a branch to their sum, in block `block`, counted from 0, of `blocks`."""
@@ -103,7 +102,7 @@ class Layers:
 
     def norm(self, num_channels):
         """The method's norm alone, for a model that has its own place for it."""
-        return self._norm(num_channels)
+        return self._build(self.method.norm, num_channels, self.replicates)
 
     def linear(self, in_features, out_features, **options):
         """A linear layer. options: bias=False for one without."""
@@ -151,9 +150,6 @@ class Layers:
         except InputError as error:
             raise error.within("norm") from None
 
-    def _norm(self, num_channels):
-        return self._build(self.method.norm, num_channels, self.replicates)
-
     def _conv(self, in_channels, out_channels, kernel_size, stride, *, bias, place):
         return self._build(
             self.method.conv,
@@ -180,8 +176,7 @@ class Layers:
 
     def _require_position(self, norm_position):
         key = "model.norm_position"
-        if norm_position not in NORM_POSITIONS:
-            raise InputError(key, norm_position, choices_text(norm_position, NORM_POSITIONS))
+        require_choice(key, norm_position, NORM_POSITIONS)
         if norm_position == "after" and self.method.norm_act is not None:
             raise InputError(key, norm_position, f"norm={self.name} is norm and activation in one")
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.norms.plain import Norm, ScaleShift, at_least_float32, require_epsilon, require_values
 
 
@@ -27,8 +27,7 @@ class RMSNorm(Norm):
         affine: bool = True,
     ):
         super().__init__(num_channels, replicates, eps, affine)
-        if over not in self.OVER:
-            raise InputError("over", over, choices_text(over, self.OVER))
+        require_choice("over", over, self.OVER)
         self.over, self.bias = over, None
 
     def forward(self, x):

@@ -6,7 +6,7 @@ Both keep running averages for evaluation, as in batch.py.
 import torch
 from torch import nn
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import require_choice
 from normbench.norms.batch import BatchNorm
 from normbench.norms.plain import at_least_float32, require_values
 
@@ -105,8 +105,7 @@ class ExtendedBatchNorm(BatchNorm):
         affine: bool = True,
     ):
         super().__init__(num_features, replicates, eps=eps, momentum=momentum, affine=affine)
-        if about not in self.ABOUT:
-            raise InputError("about", about, choices_text(about, self.ABOUT))
+        require_choice("about", about, self.ABOUT)
         self.about = about
 
     def forward(self, x):

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, require_choice
 from normbench.norms.batch import BatchNorm
 from normbench.norms.plain import Drawing, require_values
 
@@ -166,8 +166,7 @@ class LpBatchNorm(BatchNorm):
     ):
         learned = {"affine": affine, "scale": scale, "shift": shift}
         super().__init__(num_features, replicates, eps=eps, momentum=momentum, **learned)
-        if p not in SCALES:
-            raise InputError("p", p, choices_text(p, SCALES))
+        require_choice("p", p, SCALES)
         self.p, self.constant, self.centre_first = p, SCALES[p], centre_first
 
     def normalize(self, x):

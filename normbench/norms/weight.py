@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normbench.errors import InputError, choices_text
+from normbench.errors import InputError, choices_text, require_choice
 from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
 from normbench.norms.plain import Conv2d, Linear, require_epsilon
 from normbench.norms.sample import GroupNorm
@@ -114,8 +114,7 @@ class WeightStandardizationConv2d(Conv2d):
 
     def __init__(self, *args, mode: str = "full", ws_eps: float = 1e-5, **options):
         super().__init__(*args, **options)
-        if mode not in self.MODES:
-            raise InputError("mode", mode, choices_text(mode, self.MODES))
+        require_choice("mode", mode, self.MODES)
         require_epsilon("ws_eps", ws_eps)
         if self.weight[0].numel() < 2:
             raise InputError("mode", mode, "a filter of a single value has no spread to standardize")
