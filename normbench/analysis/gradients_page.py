@@ -63,7 +63,7 @@ def _histograms(rows: pd.DataFrame, parts: list[str], footer: str) -> Figure:
             if len(some):
                 label = f"{method}: 1 = {_geometric(some[std])[0]:.2g}"
                 _outline(axes, edges, _shares(some[column]), look, label)
-        axes.set_yscale("log")
+        layout.log_y(axes)
         axes.set_ylim(1e-4, 100)
         axes.set_xlim(edges[0], edges[-1])
         axes.set_xlabel("gradient / its standard deviation")
@@ -114,7 +114,7 @@ def _by_depth(rows: pd.DataFrame, parts: list[str], columns: dict[str, str], foo
             )
             for first in range(EVERY):
                 _line(axes, points[points["layer"] % EVERY == first], look, "" if first else method)
-        axes.set_yscale("log")
+        layout.log_y(axes)
         axes.set_xlabel("layer")
         axes.set_ylabel("geometric mean over seeds (log scale)")
         axes.set_title(title)

@@ -72,7 +72,7 @@ def _smoothness(rows: pd.DataFrame, footer: str) -> Figure:
             if look.pattern in FURTHER:
                 how["mfc"] = "white"
             axes.plot(points["step"], points["mean"], markevery=max(1, len(points) // 6), label=arm, **how)
-        axes.set_yscale("log")
+        layout.log_y(axes)
         axes.set_xlabel("step")
         axes.set_ylabel("geometric mean (log scale)")
         axes.set_title(title)
@@ -90,7 +90,7 @@ def _losses(rows: pd.DataFrame, footer: str) -> Figure:
         low, high, at = (_over_steps(some, column) for column in ("loss_min", "loss_max", "loss"))
         axes.fill_between(low["step"], low["mean"], high["mean"], color=look.colour, alpha=0.35, lw=0)
         axes.plot(at["step"], at["mean"], color=look.colour, lw=1)
-        axes.set_yscale("log")
+        layout.log_y(axes)
         axes.set_xlabel("step")
         axes.set_ylabel("loss (log scale)")
         axes.set_title(arm)

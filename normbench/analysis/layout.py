@@ -122,6 +122,14 @@ def limit_y(grid: list, lines: list, y: str) -> None:
             axes.set_ylabel(axes.get_ylabel() and on_log_scale(axes.get_ylabel()))
 
 
+def log_y(axes) -> None:
+    """What is drawn on a log axis. One of less than a decade has plain digits."""
+    axes.set_yscale("log")
+    low, high = axes.yaxis.get_view_interval()
+    if high <= 10 * low:
+        _plain_ticks(axes.yaxis)
+
+
 def _plain_ticks(axis) -> None:
     """Digits on a log axis: 1, 2, 5, 10, …, round steps where it spans too little for those, powers of ten too much."""
     low, high = axis.get_view_interval()

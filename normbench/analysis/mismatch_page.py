@@ -81,7 +81,7 @@ def errors(runs: pd.DataFrame, series: pd.DataFrame, footer: str = "") -> dict[s
             axes.plot(points.index, points, label=name, **how)
         sizes = rows["size"].drop_duplicates().sort_values()
         axes.plot(sizes, sizes**-0.5, color="0.6", lw=0.8, label="1/√B")
-        axes.set_yscale("log")
+        layout.log_y(axes)
         layout.dress_x(axes, "batch_size", sizes, "log")
         axes.set_xlabel("images of a batch (log scale)")
         axes.set_ylabel("root mean square error (log scale)")

@@ -35,7 +35,7 @@ def _gradients(rows: pd.DataFrame, footer: str) -> Figure:
         how["markevery"] = max(1, len(means) // 8)
         grid[0].plot(means.index, np.exp(means["relative"]), **how)
         grid[1].plot(means.index, means["cosine"], **how)
-    grid[0].set_yscale("log")
+    layout.log_y(grid[0])
     for axes, title in zip(grid, ("‖G − G′‖ / ‖G‖ (log scale)", "Cosine of G and G′"), strict=True):
         axes.set_title(title)
         axes.set_xlabel("step")

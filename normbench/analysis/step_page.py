@@ -45,7 +45,7 @@ def _curves(rows: pd.DataFrame, parts: list[str], footer: str) -> Figure:
             how = {"color": look.colour, "ls": look.pattern, "marker": look.marker, "ms": 3.5, "lw": 1}
             axes.plot(median.index, median, markevery=5, label=method, **how)
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        layout.log_y(axes)
         axes.set_ylim(None, HIGHEST)
         axes.set_xlabel("length η of the step (log scale)")
         axes.set_ylabel("loss / loss before the step (log scale)")

@@ -458,7 +458,7 @@ SHIFT = (
         Outcome(name, words, unit, scale=scale, digits=".3g", printed=head, swept=head)
         for name, words, unit, scale, head in (
             ("ics", "change of a gradient by the layers before", "", "log", "‖G−G′‖"),
-            ("ics_relative", "that change over the gradient", "", "log", "over ‖G‖"),
+            ("ics_relative", "change of a gradient over the gradient", "", "log", "over ‖G‖"),
             ("ics_cosine", "cosine of the two gradients", "", "linear", "cosine"),
         )
     ),

@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from scipy import stats
 
+from normbench.analysis import layout
 from normbench.analysis.figures import curves_figure, save, sweep_figure
 from normbench.analysis.looks import METHODS, SPARE, looks_of
 from normbench.analysis.panels import default_panels, figures_of
@@ -589,3 +590,15 @@ def test_published_figures_are_thin_lines_in_the_look_of_their_method(runs):
     assert "Thin lines: published figures." in note(drawn)
     assert "Thin lines" not in note(plain)
     assert [text.get_text() for text in drawn.axes[0].texts if text.get_label() == "n"] == ["n = 4–5 per point"]
+
+
+@pytest.mark.parametrize(("values", "plainly"), [([0.35, 0.9], True), ([0.001, 10], False)])
+def test_an_axis_of_less_than_a_decade_has_digits_that_can_be_read(values, plainly):
+    figure, [axes] = layout.grid_of(1)
+    axes.plot([1, 2], values)
+    layout.log_y(axes)
+    figure.canvas.draw()
+    told = [tick.get_text() for which in ("major", "minor") for tick in axes.yaxis.get_ticklabels(which=which)]
+    assert any(told)
+    assert not any("times" in text for text in told)
+    assert ("mathdefault" not in "".join(told)) == plainly
