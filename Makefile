@@ -27,8 +27,9 @@ study: $(INSTALLED)  ## sweep a study on all cores; go on where it stopped; make
 	$(RUN) scripts/plot.py $(STUDY) --to $(RESULTS) && \
 	exit $$status
 
+# In the order of the files: else those of few, long tests come last, and one process waits for the other.
 test: $(INSTALLED)  ## the whole test suite
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## lint and format checks
 	$(RUN) -m ruff check .

@@ -24,6 +24,13 @@ from normbench.runs.run import execute
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def no_command(monkeypatch):
+    """What one test's command left in the environment is not taken for the next one's."""
+    monkeypatch.setenv("NORMBENCH_COMMAND", "")  # so that it is undone
+    monkeypatch.delenv("NORMBENCH_COMMAND")
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """Overrides of a run of a second."""
